@@ -1,0 +1,99 @@
+# `make help` lists the targets. Everything runs in .venv, which the first target that needs it creates.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SITE := _build/html
+PAGES := $(wildcard *.md chapters/*.ipynb back-matter/*.md back-matter/*.ipynb)
+SOURCES := $(PAGES) _config.yml _toc.yml references.bib $(wildcard _static/* extensions/*.py src/klapprox/*.py)
+NOTEBOOKS := $(wildcard chapters/*.ipynb back-matter/*.ipynb)
+CHAPTER ?= k1
+PORT ?= 8000
+# The book must come out the same wherever it is built.
+export SOURCE_DATE_EPOCH ?= 1767225600
+export MPLBACKEND := agg
+export PYTHONHASHSEED := 0
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@echo "  One chapter: make chapter CHAPTER=k1. Another Python: make PYTHON=python3.12 book."
+
+$(READY): requirements.lock pyproject.toml tools/bootstrap.py
+	@command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)' here. Install Python 3.11 or newer, or name yours: make PYTHON=python3.12 book" >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py $(VENV)
+	@touch $@
+
+.PHONY: install
+install: $(READY) ## create the environment in .venv (the other targets do it when needed)
+
+.PHONY: book
+book: _build/.book ## build the site and print the path of its first page
+	@echo "The book is ready: $(CURDIR)/$(SITE)/index.html"
+
+_build/.book: $(READY) $(SOURCES)
+	@$(BIN)/jupyter-book build . -q -n -W --keep-going
+	@touch $@
+
+.PHONY: test
+test: $(READY) ## run all tests: the package, the guards of the book, every notebook against a fresh run
+	@$(BIN)/pytest --quiet -n 2 --dist loadscope --nbval tests src $(NOTEBOOKS)
+
+.PHONY: test-unit
+test-unit: $(READY) ## only the package and the guards, with branch coverage
+	@$(BIN)/pytest --quiet --cov --cov-branch tests src
+
+.PHONY: test-site
+test-site: _build/.book ## open every page of the built site in headless Chromium
+	@$(BIN)/pytest --quiet tests/site --site $(SITE)
+
+.PHONY: chapter
+chapter: $(READY) ## re-execute, test and build one chapter: make chapter CHAPTER=k1
+	@$(BIN)/python tools/notebooks.py chapters/$(CHAPTER).ipynb
+	@$(BIN)/pytest --quiet --nbval chapters/$(CHAPTER).ipynb
+	@$(MAKE) --no-print-directory book
+
+.PHONY: notebooks
+notebooks: $(READY) ## re-execute and normalise every notebook
+	@$(BIN)/python tools/notebooks.py $(NOTEBOOKS)
+
+.PHONY: lab
+lab: $(READY) ## open the notebooks in JupyterLab, with MyST rendering
+	@MPLBACKEND= $(BIN)/jupyter lab --notebook-dir=. chapters/definition.ipynb
+
+.PHONY: serve
+serve: book ## serve the site on http://localhost:8000 (PORT=... for another)
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
+
+.PHONY: lint
+lint: $(READY) ## ruff on code and notebooks, strict types, spelling
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/codespell
+	@$(BIN)/python tools/notebooks.py --prose $(NOTEBOOKS) | $(BIN)/codespell -
+
+.PHONY: format
+format: $(READY) ## let ruff mend what it can in code and notebooks
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: lock
+lock: $(READY) ## renew requirements.lock: newest releases that pyproject.toml admits
+	@$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --fork-strategy fewest \
+	  --python-version 3.11 --all-extras --no-header --no-emit-index-url --no-emit-find-links \
+	  --output-file requirements.lock pyproject.toml
+
+.PHONY: clean
+clean: ## delete what the build made; keep the environment
+	@rm -rf _build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+
+.PHONY: distclean
+distclean: clean ## delete the environment too
+	@rm -rf $(VENV)

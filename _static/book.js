@@ -1,0 +1,16 @@
+"use strict";
+// Boxes that scroll sideways can be reached and scrolled from the keyboard.
+function makeScrollersReachable() {
+  const boxes = document.querySelectorAll("div.math, .cell_output .output, .bd-article table.table, .highlight pre");
+  for (const box of boxes) {
+    if (box.scrollWidth > box.clientWidth + 1) {
+      box.tabIndex = 0;
+      box.setAttribute("role", "region");
+      box.setAttribute("aria-label", box.matches("table") ? "wide table" : "wide content");
+    }
+  }
+}
+window.addEventListener("load", () => {
+  makeScrollersReachable();
+  window.MathJax?.startup?.promise?.then(makeScrollersReachable);
+});

@@ -1,0 +1,154 @@
+"""The book's statements: find them in the notebooks, and list them all on one page.
+
+`statements` and `checks` read notebooks as text and are also what the tests use to hold every
+statement to its proof and its check. The directive ``{all-results}`` turns them into a table.
+"""
+
+import ast
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROVED = ("lemma", "proposition", "theorem", "corollary")
+LABELLED = (*PROVED, "definition", "example", "remark")
+
+_DIRECTIVE = re.compile(
+    r"^(?P<fence>`{3,}|:{3,})\{prf:(?P<kind>\w+)\}[ \t]*(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$",
+    re.MULTILINE | re.DOTALL,
+)
+_LABEL = re.compile(r"^:label:[ \t]*(\S+)[ \t]*$", re.MULTILINE)
+_SCOPE = re.compile(r"^✓ (?P<label>\S+)\n(?P<claims>.*?)^  over (?P<scope>[^\n]+)", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A labelled statement or a proof (kind ``proof``, no label), at a cell of a notebook."""
+
+    kind: str
+    label: str
+    title: str
+    cell: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """A call of ``verify.check``: the label it names, the scope it printed, and its cell."""
+
+    label: str
+    call: ast.Call
+    claims: int
+    scope: str
+    cell: int
+
+
+def cells(path: Path) -> list[dict[str, Any]]:
+    """Return the cells of a notebook, with sources joined into one string."""
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    for cell in found:
+        cell["source"] = "".join(cell["source"])
+    return found
+
+
+def statements(path: Path) -> list[Statement]:
+    """Return the statements and proofs of a notebook in the order of the page."""
+    found = []
+    for number, cell in enumerate(cells(path)):
+        if cell["cell_type"] == "markdown":
+            for match in _DIRECTIVE.finditer(cell["source"]):
+                label = _LABEL.search(match["body"])
+                found.append(
+                    Statement(match["kind"], label[1] if label else "", match["title"], number)
+                )
+    return found
+
+
+def checks(path: Path) -> list[Check]:
+    """Return the checks of a notebook in the order of the page."""
+    found = []
+    for number, cell in enumerate(cells(path)):
+        if cell["cell_type"] != "code":
+            continue
+        printed = "\n".join(_text(output) for output in cell["outputs"])
+        scopes = {match["label"]: match["scope"] for match in _SCOPE.finditer(printed)}
+        for node in ast.walk(ast.parse(cell["source"])):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "verify.check":
+                first = node.args[0] if node.args else None
+                label = str(first.value) if isinstance(first, ast.Constant) else ""
+                found.append(Check(label, node, len(node.args) - 1, scopes.get(label, ""), number))
+    return found
+
+
+def _text(output: dict[str, Any]) -> str:
+    data = output.get("data", {}).get("text/plain", output.get("text", ""))
+    return "".join(data)
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Register the directive with Sphinx."""
+    from sphinx.util.docutils import SphinxDirective
+
+    class AllResults(SphinxDirective):
+        """A table a chapter: number and name, label, and what its checks covered."""
+
+        def run(self) -> list[Any]:
+            lines: list[str] = []
+            source = Path(self.env.srcdir)
+            for docname in sorted(self.env.found_docs, key=_reading_order(self.env)):
+                path = source / f"{docname}.ipynb"
+                if not path.exists():
+                    continue
+                self.env.note_dependency(str(path))
+                scopes: dict[str, list[str]] = {}
+                for check in checks(path):
+                    scopes.setdefault(check.label, []).append(check.scope)
+                rows = [
+                    f"| {{prf:ref}}`{s.label}` | {s.title} | `{s.label}` | "
+                    f"{'; '.join(scopes.get(s.label, [])).replace('|', chr(92) + '|')} |"
+                    for s in statements(path)
+                    if s.kind in LABELLED
+                ]
+                if rows:
+                    lines += [
+                        f"## {{doc}}`/{docname}`",
+                        "",
+                        "| number | statement | label | checked for |",
+                        "|---|---|---|---|",
+                        *rows,
+                        "",
+                    ]
+            return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+    app.add_directive("all-results", AllResults)
+    app.connect("doctree-read", _tidy_proofs)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _tidy_proofs(_app: Any, doctree: Any) -> None:
+    """Set "Proof." in italics, and mend the ids that sphinx-proof repeats for every box."""
+    from docutils import nodes
+
+    for box in doctree.findall(nodes.admonition):
+        if box["ids"] == ["proof"]:
+            box["ids"] = []
+            text = next(box.findall(nodes.Text))
+            if text.startswith("Proof. "):
+                parent = text.parent
+                at = parent.index(text)
+                parent[at : at + 1] = [
+                    nodes.emphasis(text="Proof."),
+                    nodes.Text(text[len("Proof.") :]),
+                ]
+    for section in doctree.findall(nodes.section):
+        if section["ids"] == ["proof-content"]:
+            section["ids"] = [section.parent["ids"][0] + "-content"]
+
+
+def _reading_order(env: Any) -> Any:
+    order = {entry: n for n, entry in enumerate(_toc_entries(Path(env.srcdir) / "_toc.yml"))}
+    return lambda docname: order.get(docname, len(order))
+
+
+def _toc_entries(toc: Path) -> list[str]:
+    return re.findall(r"(?:root|file):\s*(\S+)", toc.read_text(encoding="utf-8"))

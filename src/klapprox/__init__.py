@@ -1,0 +1,18 @@
+"""Estimators of KL(q‖p) from samples x ~ q, as proved in the book *Approximating KL Divergence*.
+
+The estimators are functions of the log-ratio ``log_r = log p(x) - log q(x)`` and need only NumPy.
+The modules `symbolic`, `verify` and `figures` serve the book; they need its extra:
+``pip install "klapprox[book]"``.
+
+Examples
+--------
+>>> import numpy as np
+>>> import klapprox as kl
+>>> log_r = kl.log_ratio(log_q=np.log([0.5, 0.25]), log_p=np.log([0.25, 0.5]))
+>>> kl.k3(log_r).round(4).tolist()
+[0.1931, 0.3069]
+"""
+
+from klapprox.estimators import k1, k2, k3, k3_forward, k_lambda, log_ratio
+
+__all__ = ["k1", "k2", "k3", "k3_forward", "k_lambda", "log_ratio"]

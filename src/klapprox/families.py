@@ -1,0 +1,269 @@
+"""Parametric families with closed forms for everything the estimators depend on.
+
+``moments(q, p)`` returns the divergences of two members of one family and the exact means and
+variances of k1, k2 and k3 under x ~ q. The divergences are stated in ``prop-closed-forms``, the
+variances in ``thm-optimal-lambda`` (k3) and in the chapter on k2.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Bernoulli", "Exponential", "Normal", "PairMoments", "Poisson", "moments"]
+
+
+class CentralMoments(NamedTuple):
+    """Central moments of log r under q, of orders 2, 3 and 4."""
+
+    second: float
+    third: float
+    fourth: float
+
+    def scaled(self, factor: float) -> "CentralMoments":
+        """Return the moments of factor times the variable."""
+        return CentralMoments(
+            factor**2 * self.second, factor**3 * self.third, factor**4 * self.fourth
+        )
+
+
+class PairMoments(NamedTuple):
+    """Exact divergences of a pair (q, p), and means and variances under x ~ q; nats.
+
+    Attributes
+    ----------
+    kl, reverse_kl, jeffreys, chi_squared : float
+        KL(q‖p), KL(p‖q), their sum J, and χ²(p‖q), which may be ``inf``.
+    mean_k2 : float
+        E_q k2; k1 and k3 have mean ``kl``.
+    var_k1, var_k2, var_k3 : float
+        Variances of one draw; ``var_k3`` is ``inf`` where χ² is.
+    optimal_lambda : float
+        λ* = J/χ²; 0 where χ² is infinite, and 1, its limit, where q = p.
+    """
+
+    kl: float
+    reverse_kl: float
+    jeffreys: float
+    chi_squared: float
+    mean_k2: float
+    var_k1: float
+    var_k2: float
+    var_k3: float
+    optimal_lambda: float
+
+
+class Family(Protocol):
+    """What `moments` needs of a family."""
+
+    def kl(self, p: Self) -> float:
+        """Return KL(self‖p)."""
+
+    def chi_squared_from(self, p: Self) -> float:
+        """Return χ²(p‖self), ``inf`` where it diverges."""
+
+    def central_moments(self, p: Self) -> CentralMoments:
+        """Return the central moments of log p(x) - log self(x) under x ~ self."""
+
+
+F = TypeVar("F", bound=Family)
+
+
+def moments(q: F, p: F) -> PairMoments:
+    """Return the exact divergences of a pair and the moments of k1, k2, k3 under x ~ q.
+
+    Examples
+    --------
+    >>> m = moments(Normal(0.0, 1.0), Normal(1.0, 1.0))
+    >>> m.kl, m.mean_k2, m.var_k1, m.var_k2
+    (0.5, 0.625, 1.0, 0.75)
+    >>> round(m.var_k3, 6), round(m.optimal_lambda, 6)
+    (0.718282, 0.581977)
+    """
+    if type(q) is not type(p):
+        raise TypeError(f"q is a {type(q).__name__} and p a {type(p).__name__}; give one family.")
+    kl, reverse_kl = q.kl(p), p.kl(q)
+    jeffreys = kl + reverse_kl
+    chi_squared = q.chi_squared_from(p)
+    second, third, fourth = q.central_moments(p)
+    # log r = -kl + d with E d = 0, so (log r)² = kl² - 2 kl d + d².
+    mean_square = kl**2 + second
+    var_square = 4 * kl**2 * second - 4 * kl * third + fourth - second**2
+    return PairMoments(
+        kl=kl,
+        reverse_kl=reverse_kl,
+        jeffreys=jeffreys,
+        chi_squared=chi_squared,
+        mean_k2=mean_square / 2,
+        var_k1=second,
+        var_k2=var_square / 4,
+        var_k3=chi_squared + second - 2 * jeffreys,
+        optimal_lambda=1.0 if chi_squared == 0 else jeffreys / chi_squared,
+    )
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal law with this mean and standard deviation.
+
+    Examples
+    --------
+    >>> Normal(0.0, 1.0).kl(Normal(1.0, 1.0))
+    0.5
+    """
+
+    mean: float
+    sd: float
+
+    def __post_init__(self) -> None:
+        _refuse_unless(math.isfinite(self.mean), "mean", self.mean, "a finite number")
+        _refuse_unless(0 < self.sd < math.inf, "sd", self.sd, "positive and finite")
+
+    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Return log-densities at x."""
+        z = (np.asarray(x, dtype=float) - self.mean) / self.sd
+        return np.asarray(-0.5 * z * z - math.log(self.sd) - 0.5 * math.log(2 * math.pi))
+
+    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+        """Return independent draws."""
+        return self.mean + self.sd * rng.standard_normal(size)
+
+    def kl(self, p: "Normal") -> float:
+        """Return KL(self‖p)."""
+        variance_ratio = (self.sd / p.sd) ** 2
+        shift = (self.mean - p.mean) / p.sd
+        return 0.5 * (variance_ratio - 1 - math.log(variance_ratio) + shift**2)
+
+    def chi_squared_from(self, p: "Normal") -> float:
+        """Return χ²(p‖self), finite iff p's variance is below twice this one's."""
+        room = 2 * self.sd**2 - p.sd**2
+        if room <= 0:
+            return math.inf
+        log_factor = 2 * math.log(self.sd) - math.log(p.sd) - 0.5 * math.log(room)
+        return _expm1(log_factor + (self.mean - p.mean) ** 2 / room)
+
+    def central_moments(self, p: "Normal") -> CentralMoments:
+        """Return the central moments of log r = const + a z² + b z, z standard normal."""
+        a = (1 - (self.sd / p.sd) ** 2) / 2
+        b = self.sd * (p.mean - self.mean) / p.sd**2
+        second = 2 * a**2 + b**2
+        third = 8 * a**3 + 6 * a * b**2
+        return CentralMoments(second, third, 48 * a**2 * (a**2 + b**2) + 3 * second**2)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Exponential law with this rate.
+
+    Examples
+    --------
+    >>> moments(Exponential(1.0), Exponential(0.5)).var_k3
+    inf
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        _refuse_unless(0 < self.rate < math.inf, "rate", self.rate, "positive and finite")
+
+    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Return log-densities at x; ``-inf`` below 0."""
+        x = np.asarray(x, dtype=float)
+        return np.where(x >= 0, math.log(self.rate) - self.rate * x, -np.inf)
+
+    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+        """Return independent draws, by inversion."""
+        return np.asarray(-np.log1p(-rng.random(size)) / self.rate)
+
+    def kl(self, p: "Exponential") -> float:
+        """Return KL(self‖p)."""
+        ratio = p.rate / self.rate
+        return ratio - 1 - math.log(ratio)
+
+    def chi_squared_from(self, p: "Exponential") -> float:
+        """Return χ²(p‖self), finite iff p's rate exceeds half of this one."""
+        room = 2 * p.rate - self.rate
+        return (p.rate - self.rate) ** 2 / (self.rate * room) if room > 0 else math.inf
+
+    def central_moments(self, p: "Exponential") -> CentralMoments:
+        """Return the central moments of log r = const - (p.rate/rate - 1) e, e ~ Exp(1)."""
+        return CentralMoments(1.0, 2.0, 9.0).scaled(1 - p.rate / self.rate)
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Poisson law with this mean.
+
+    Examples
+    --------
+    >>> round(Poisson(2.0).kl(Poisson(3.0)), 6)
+    0.18907
+    """
+
+    mean: float
+
+    def __post_init__(self) -> None:
+        _refuse_unless(0 < self.mean < math.inf, "mean", self.mean, "positive and finite")
+
+    def kl(self, p: "Poisson") -> float:
+        """Return KL(self‖p)."""
+        return self.mean * math.log(self.mean / p.mean) + p.mean - self.mean
+
+    def chi_squared_from(self, p: "Poisson") -> float:
+        """Return χ²(p‖self)."""
+        return _expm1((p.mean - self.mean) ** 2 / self.mean)
+
+    def central_moments(self, p: "Poisson") -> CentralMoments:
+        """Return the central moments of log r = const + x log(p.mean/mean)."""
+        unit = CentralMoments(self.mean, self.mean, self.mean + 3 * self.mean**2)
+        return unit.scaled(math.log(p.mean / self.mean))
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Law of a coin that shows 1 with this probability, strictly between 0 and 1.
+
+    Examples
+    --------
+    >>> m = moments(Bernoulli(0.5), Bernoulli(0.25))
+    >>> math.isclose(m.jeffreys, 0.25 * math.log(3))
+    True
+    """
+
+    probability: float
+
+    def __post_init__(self) -> None:
+        inside = 0 < self.probability < 1
+        _refuse_unless(inside, "probability", self.probability, "strictly between 0 and 1")
+
+    def kl(self, p: "Bernoulli") -> float:
+        """Return KL(self‖p)."""
+        a, b = self.probability, p.probability
+        return a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b))
+
+    def chi_squared_from(self, p: "Bernoulli") -> float:
+        """Return χ²(p‖self)."""
+        a, b = self.probability, p.probability
+        return (b - a) ** 2 / (a * (1 - a))
+
+    def central_moments(self, p: "Bernoulli") -> CentralMoments:
+        """Return the central moments of log r, which is affine in the coin."""
+        a, b = self.probability, p.probability
+        spread = a * (1 - a)
+        unit = CentralMoments(spread, spread * (1 - 2 * a), spread * (1 - 3 * spread))
+        return unit.scaled(math.log(b) - math.log1p(-b) - math.log(a) + math.log1p(-a))
+
+
+def _expm1(exponent: float) -> float:
+    """Return exp(exponent) - 1, ``inf`` on overflow."""
+    try:
+        return math.expm1(exponent)
+    except OverflowError:
+        return math.inf
+
+
+def _refuse_unless(condition: bool, name: str, value: Any, wanted: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} is {value}; it must be {wanted}.")

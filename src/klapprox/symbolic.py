@@ -1,0 +1,187 @@
+"""Exact twins of the estimators: pairs of distributions on finitely many points, in SymPy.
+
+A `FinitePair` holds q, p and their logarithms. In a *generic* pair the probabilities are symbols
+and so is each logarithm: an identity that holds with the logarithms as independent unknowns holds
+for the logarithms. In a *rational* pair every logarithm is expanded into logarithms of primes, so
+that `sympy.expand` brings equal quantities to equal form and no floating-point number occurs.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import sympy as sp
+
+__all__ = [
+    "FinitePair",
+    "distributions",
+    "k1",
+    "k2",
+    "k3",
+    "k_lambda",
+    "log_rational",
+    "rational_pairs",
+]
+
+Function = Callable[[Any, Any], Any]  # of (r, log r)
+
+
+def k1(r: Any, log_r: Any) -> Any:
+    """Return -log r."""
+    return -log_r
+
+
+def k2(r: Any, log_r: Any) -> Any:
+    """Return (log r)²/2."""
+    return log_r**2 / 2
+
+
+def k3(r: Any, log_r: Any) -> Any:
+    """Return (r - 1) - log r."""
+    return r - 1 - log_r
+
+
+def k_lambda(lam: Any) -> Function:
+    """Return the function (r, log r) -> -log r + λ (r - 1)."""
+    return lambda r, log_r: -log_r + lam * (r - 1)
+
+
+def log_rational(value: Any) -> Any:
+    """Return log(value) of a nonnegative rational as a combination of logarithms of primes.
+
+    Examples
+    --------
+    >>> log_rational(sp.Rational(8, 9))
+    -2*log(3) + 3*log(2)
+    >>> log_rational(0)
+    -oo
+    """
+    value = sp.sympify(value)
+    if not (value.is_Rational and value >= 0):
+        raise ValueError(f"value is {value}; only nonnegative rationals have a logarithm here.")
+    if value == 0:
+        return -sp.oo
+    return sp.Add(*(n * sp.log(prime) for prime, n in sp.factorrat(value).items() if prime != 1))
+
+
+@dataclass(frozen=True)
+class FinitePair:
+    """Two distributions q and p on the same finitely many points; x is drawn from q.
+
+    Attributes
+    ----------
+    q, p : tuple
+        Probabilities. Points with q = 0 are left out of means under q, as the definition wants.
+    log_q, log_p : tuple
+        Their logarithms in nats.
+    """
+
+    q: tuple[Any, ...]
+    p: tuple[Any, ...]
+    log_q: tuple[Any, ...]
+    log_p: tuple[Any, ...]
+
+    @classmethod
+    def generic(cls, points: int) -> "FinitePair":
+        """Return the pair of two arbitrary distributions with full support on so many points."""
+        q = sp.symbols(f"q1:{points}", positive=True)
+        p = sp.symbols(f"p1:{points}", positive=True)
+        return cls(
+            (*q, 1 - sum(q)),
+            (*p, 1 - sum(p)),
+            sp.symbols(f"log_q1:{points + 1}", real=True),
+            sp.symbols(f"log_p1:{points + 1}", real=True),
+        )
+
+    @classmethod
+    def rational(cls, q: Sequence[Any], p: Sequence[Any]) -> "FinitePair":
+        """Return the pair with these rational probabilities, for example ``["1/2", "1/2"]``."""
+        laws = []
+        for name, law in (("q", q), ("p", p)):
+            exact = tuple(sp.Rational(value) for value in law)
+            if not exact or min(exact) < 0 or sum(exact) != 1:
+                raise ValueError(f"{name} is {list(law)}; it must be nonnegative and sum to 1.")
+            laws.append(exact)
+        if len(laws[0]) != len(laws[1]):
+            raise ValueError(
+                f"q has {len(laws[0])} points and p {len(laws[1])}; give equally many."
+            )
+        q_exact, p_exact = laws
+        return cls(
+            q_exact, p_exact, tuple(map(log_rational, q_exact)), tuple(map(log_rational, p_exact))
+        )
+
+    @property
+    def reversed(self) -> "FinitePair":
+        """The pair with the roles of q and p exchanged."""
+        return FinitePair(self.p, self.q, self.log_p, self.log_q)
+
+    @cached_property
+    def ratios(self) -> tuple[tuple[Any, Any, Any], ...]:
+        """Triples (q, r, log r) of the points with q > 0."""
+        return tuple(
+            (q, p / q, -sp.oo if log_p == -sp.oo else log_p - log_q)
+            for q, p, log_q, log_p in zip(self.q, self.p, self.log_q, self.log_p, strict=True)
+            if q != 0
+        )
+
+    def mean(self, function: Function) -> Any:
+        """Return E_q[function(r, log r)]."""
+        return sp.expand(sum(q * function(r, log_r) for q, r, log_r in self.ratios))
+
+    def covariance(self, first: Function, second: Function) -> Any:
+        """Return Cov_q of two functions of (r, log r)."""
+        product = self.mean(lambda r, log_r: first(r, log_r) * second(r, log_r))
+        return sp.expand(product - self.mean(first) * self.mean(second))
+
+    def variance(self, function: Function) -> Any:
+        """Return Var_q[function(r, log r)]."""
+        return self.covariance(function, function)
+
+    @property
+    def kl(self) -> Any:
+        """KL(q‖p) in nats."""
+        return self.mean(k1)
+
+    @property
+    def reverse_kl(self) -> Any:
+        """KL(p‖q) in nats."""
+        return self.reversed.kl
+
+    @property
+    def jeffreys(self) -> Any:
+        """J = KL(q‖p) + KL(p‖q)."""
+        return self.kl + self.reverse_kl
+
+    @property
+    def chi_squared(self) -> Any:
+        """χ²(p‖q) = Σ p²/q - 1, for p ≪ q."""
+        return self.mean(lambda r, log_r: r**2) - 1
+
+    @property
+    def optimal_lambda(self) -> Any:
+        """λ* = J/χ²(p‖q)."""
+        return self.jeffreys / self.chi_squared
+
+
+def distributions(points: int, denominator: int, *, positive: bool = True) -> Iterator[list[Any]]:
+    """Yield every distribution on so many points whose probabilities have this denominator."""
+    lowest = 1 if positive else 0
+    for parts in itertools.product(range(lowest, denominator + 1), repeat=points):
+        if sum(parts) == denominator:
+            yield [sp.Rational(part, denominator) for part in parts]
+
+
+def rational_pairs(
+    points: int, denominator: int, *, distinct: bool = False
+) -> Iterator[FinitePair]:
+    """Yield every pair of laws with full support whose probabilities have this denominator.
+
+    With ``distinct`` the pairs with q = p are left out.
+    """
+    laws = list(distributions(points, denominator))
+    for q, p in itertools.product(laws, laws):
+        if not (distinct and q == p):
+            yield FinitePair.rational(q, p)

@@ -1,0 +1,327 @@
+"""Machine checks of the book's statements.
+
+A check names a statement by its label and holds one or more claims::
+
+    verify.check(
+        "lem-mean-of-r",
+        verify.equal("E_q r = 1", pair.mean(lambda r, log_r: r), 1),
+        scope="every pair of distributions on three points, symbolically",
+    )
+
+It decides every claim, fails loudly with the residual, and otherwise returns a `Report` that says
+what was covered. Equality is decided exactly (rational arithmetic and SymPy), never to a
+tolerance; `close` is for quadrature against a closed form and says how many digits agreed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Integral, Real
+from typing import Any
+
+import mpmath
+import sympy as sp
+
+__all__ = [
+    "Claim",
+    "Report",
+    "VerificationError",
+    "at_most",
+    "check",
+    "close",
+    "differ",
+    "equal",
+    "less_than",
+]
+
+DIGITS = 50  # of the evaluations that certify an inequality
+
+
+class VerificationError(AssertionError):
+    """A claim is false, or could not be proved."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One relation between two sides, each a value or a sequence of values (cases)."""
+
+    words: str
+    relation: str
+    left: Any
+    right: Any
+    digits: int = 0
+
+    def decide(self) -> str:
+        """Raise `VerificationError`, or return in words how the claim was established."""
+        if not self.words.strip():
+            raise VerificationError("A claim needs words that say what is claimed.")
+        cases = _cases(self)
+        methods = []
+        for number, (left, right) in enumerate(cases, start=1):
+            try:
+                methods.append(_DECISIONS[self.relation](left, right, self.digits))
+            except VerificationError as error:
+                raise VerificationError(
+                    f"{self.words}: case {number} of {len(cases)}: {error}"
+                ) from None
+        count = "" if len(cases) == 1 else f"{len(cases)} cases, "
+        return count + " and ".join(dict.fromkeys(methods))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a successful check covered; printed below the cell that made it."""
+
+    label: str
+    scope: str
+    lines: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        """Return the report as lines of text."""
+        text = [f"✓ {self.label}"]
+        for words, how in self.lines:
+            text += [f"  {words}", f"      {how}"]
+        return "\n".join([*text, f"  over {self.scope}"])
+
+
+def equal(words: str, left: Any, right: Any) -> Claim:
+    """Claim that both sides are exactly equal, in every case."""
+    return Claim(words, "=", left, right)
+
+
+def differ(words: str, left: Any, right: Any) -> Claim:
+    """Claim that both sides are certainly different, in every case: a counterexample."""
+    return Claim(words, "≠", left, right)
+
+
+def at_most(words: str, smaller: Any, larger: Any) -> Claim:
+    """Claim smaller <= larger, in every case; equality must be exact."""
+    return Claim(words, "≤", smaller, larger)
+
+
+def less_than(words: str, smaller: Any, larger: Any) -> Claim:
+    """Claim smaller < larger, in every case."""
+    return Claim(words, "<", smaller, larger)
+
+
+def close(words: str, left: Any, right: Any, *, digits: int) -> Claim:
+    """Claim that both sides agree to so many significant digits, in every case."""
+    if digits < 1:
+        raise ValueError(f"digits is {digits}; at least one digit has to agree.")
+    return Claim(words, "≈", left, right, digits)
+
+
+def check(label: str, *claims: Claim, scope: str) -> Report:
+    """Decide every claim about the statement with this label.
+
+    Parameters
+    ----------
+    label : str
+        The ``:label:`` of the definition, lemma, proposition, theorem or corollary.
+    *claims : Claim
+        What the statement says, made with `equal`, `at_most`, `less_than`, `differ`, `close`.
+    scope : str
+        In words, for which cases the claims were made: the reader must not take it for more.
+
+    Returns
+    -------
+    Report
+        Its ``repr`` is the text that the book shows.
+
+    Raises
+    ------
+    VerificationError
+        If there is no claim, or a claim is empty, undefined, trivial, false or unproved. The
+        message holds the residual.
+
+    Examples
+    --------
+    >>> x = sp.symbols("x", positive=True)
+    >>> check("binomial", equal("(x+1)² = x²+2x+1", (x + 1)**2, x**2 + 2*x + 1), scope="x > 0")
+    ✓ binomial
+      (x+1)² = x²+2x+1
+          exactly equal
+      over x > 0
+    """
+    if not label.strip() or not scope.strip():
+        raise VerificationError("A check needs the label of a statement and the scope in words.")
+    if not claims:
+        raise VerificationError(f"{label}: a check without a claim verifies nothing.")
+    lines = []
+    for claim in claims:
+        try:
+            lines.append((claim.words, claim.decide()))
+        except VerificationError as error:
+            raise VerificationError(f"{label}: {error}") from None
+    return Report(label, scope, tuple(lines))
+
+
+def _cases(claim: Claim) -> list[tuple[Any, Any]]:
+    """Return the pairs of values to compare, refusing claims that say nothing."""
+    if claim.left is claim.right and not _is_number(claim.left):
+        raise VerificationError(
+            f"{claim.words}: both sides are the same object; nothing is claimed."
+        )
+    left, right = _listed(claim.left), _listed(claim.right)
+    if len(left) == 1 < len(right) or len(right) == 1 < len(left):
+        count = max(len(left), len(right))
+        left, right = left * (count // len(left)), right * (count // len(right))
+    if len(left) != len(right):
+        raise VerificationError(
+            f"{claim.words}: {len(left)} values on the left, {len(right)} on the right."
+        )
+    if not left:
+        raise VerificationError(f"{claim.words}: there are no cases; nothing is claimed.")
+    if all(a is b and not _is_number(a) for a, b in zip(left, right, strict=True)):
+        raise VerificationError(
+            f"{claim.words}: both sides are the same object; nothing is claimed."
+        )
+    return list(zip(left, right, strict=True))
+
+
+def _listed(side: Any) -> list[Any]:
+    if isinstance(side, sp.MatrixBase):
+        return list(side)
+    if hasattr(side, "tolist"):  # NumPy arrays and scalars
+        side = side.tolist()
+    if isinstance(side, Sequence) and not isinstance(side, str):
+        return [value for item in side for value in _listed(item)]
+    return [side]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real | mpmath.mpf) or getattr(value, "is_number", False)
+
+
+def _exact(value: Any) -> Any:
+    """Return an exact value as a SymPy expression; refuse floating point and NaN."""
+    if isinstance(value, Fraction):
+        value = sp.Rational(value.numerator, value.denominator)
+    elif isinstance(value, Integral):
+        value = sp.Integer(int(value))
+    if not isinstance(value, sp.Basic) or value.has(sp.Float):
+        raise VerificationError(
+            f"{value!r} is not exact; use rationals and SymPy, or verify.close for quadrature."
+        )
+    if value.has(sp.nan, sp.zoo):
+        raise VerificationError(f"{value} is undefined.")
+    return value
+
+
+def _test_point(expression: Any) -> dict[Any, Any]:
+    """Return small distinct positive values for the free symbols; integers where they must be."""
+    symbols = sorted(expression.free_symbols, key=lambda symbol: symbol.name)
+    return {
+        symbol: sp.Integer(2 + i) if symbol.is_integer else sp.Rational(1, 7 + sp.prime(i + 1))
+        for i, symbol in enumerate(symbols)
+    }
+
+
+def _magnitude(expression: Any) -> Any:
+    """Return abs(expression) at the test point, to `DIGITS` digits."""
+    return sp.Abs(sp.N(expression.subs(_test_point(expression)), DIGITS))
+
+
+def _is_surely_nonzero(expression: Any) -> bool:
+    magnitude = _magnitude(expression)
+    return bool(magnitude.is_number and magnitude > sp.Float(10) ** (10 - DIGITS))
+
+
+def _is_zero(expression: Any) -> bool:
+    """Prove that the expression vanishes identically."""
+    for transform in (sp.expand, sp.cancel, lambda e: sp.cancel(sp.expand_log(e)), sp.simplify):
+        if transform(expression) == 0:
+            return True
+    return False
+
+
+def _difference(left: Any, right: Any) -> Any:
+    left, right = _exact(left), _exact(right)
+    if left.is_infinite or right.is_infinite:
+        return sp.S.Zero if left == right else sp.oo
+    return left - right
+
+
+def _decide_equal(left: Any, right: Any, _: int) -> str:
+    residual = _difference(left, right)
+    if residual == 0:
+        return "exactly equal"
+    if residual == sp.oo or _is_surely_nonzero(residual):
+        raise VerificationError(f"not equal: left - right = {_shown(residual)}")
+    if not _is_zero(residual):
+        raise VerificationError(f"could not be proved equal: left - right = {_shown(residual)}")
+    return "exactly equal"
+
+
+def _decide_differ(left: Any, right: Any, _: int) -> str:
+    residual = _difference(left, right)
+    if residual != sp.oo and not _is_surely_nonzero(residual):
+        raise VerificationError(f"not shown to differ: left - right = {_shown(residual)}")
+    return "certainly different"
+
+
+def _decide_at_most(left: Any, right: Any, _: int) -> str:
+    left, right = _exact(left), _exact(right)
+    if left == -sp.oo or right == sp.oo or left == right:
+        return "holds exactly"
+    gap = right - left
+    if not gap.is_number:
+        if gap.is_nonnegative or sp.factor(gap).is_nonnegative or sp.simplify(gap).is_nonnegative:
+            return "proved symbolically"
+        raise VerificationError(f"could not be proved: right - left = {_shown(gap)}")
+    if not _is_surely_nonzero(gap) and _is_zero(gap):
+        return "equality is exact"
+    return _certify_positive(gap)
+
+
+def _decide_less_than(left: Any, right: Any, _: int) -> str:
+    gap = _exact(right) - _exact(left)
+    if gap == sp.oo:
+        return "holds exactly"
+    if not gap.is_number:
+        if gap.is_positive or sp.factor(gap).is_positive or sp.simplify(gap).is_positive:
+            return "proved symbolically"
+        raise VerificationError(f"could not be proved: right - left = {_shown(gap)}")
+    return _certify_positive(gap)
+
+
+def _certify_positive(gap: Any) -> str:
+    value = sp.N(gap, DIGITS)
+    if not (value.is_real and value > sp.Float(10) ** (10 - DIGITS)):
+        raise VerificationError(f"false: right - left = {_shown(gap)}")
+    return f"certified to {DIGITS} digits"
+
+
+def _decide_close(left: Any, right: Any, digits: int) -> str:
+    with mpmath.workdps(max(digits, 15) + 15):
+        a, b = (
+            mpmath.mpmathify(sp.N(v, digits + 15) if isinstance(v, sp.Basic) else v)
+            for v in (left, right)
+        )
+        if not (mpmath.isfinite(a) and mpmath.isfinite(b)):
+            raise VerificationError(f"{left} against {right}: only finite numbers can be close.")
+        residual = abs(a - b)
+        if residual > mpmath.mpf(10) ** -digits * max(abs(a), abs(b)):
+            raise VerificationError(
+                f"left - right = {mpmath.nstr(a - b, 5)} with right = {mpmath.nstr(b, 12)}"
+            )
+    return f"agree to {digits} digits"
+
+
+_DECISIONS = {
+    "=": _decide_equal,
+    "≠": _decide_differ,
+    "≤": _decide_at_most,
+    "<": _decide_less_than,
+    "≈": _decide_close,
+}
+
+
+def _shown(expression: Any) -> str:
+    """Return an expression and, if it has symbols, its size at the test point."""
+    text = str(expression)
+    if len(text) > 200:
+        text = text[:200] + " ..."
+    if expression.is_finite is False or not expression.free_symbols:
+        return f"{text} ≈ {sp.N(expression, 6)}" if expression.is_number else text
+    return f"{text} (≈ {sp.N(_magnitude(expression), 6)} in absolute value at a test point)"
