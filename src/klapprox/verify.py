@@ -13,6 +13,11 @@ what was covered. Equality is decided exactly (rational arithmetic and SymPy), n
 tolerance; `close` is for quadrature against a closed form and says how many digits agreed.
 """
 
+import ast
+import inspect
+import linecache
+import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -86,29 +91,29 @@ class Report:
 
 def equal(words: str, left: Any, right: Any) -> Claim:
     """Claim that both sides are exactly equal, in every case."""
-    return Claim(words, "=", left, right)
+    return _claim(words, "=", left, right)
 
 
 def differ(words: str, left: Any, right: Any) -> Claim:
     """Claim that both sides are certainly different, in every case: a counterexample."""
-    return Claim(words, "≠", left, right)
+    return _claim(words, "≠", left, right)
 
 
 def at_most(words: str, smaller: Any, larger: Any) -> Claim:
     """Claim smaller <= larger, in every case; equality must be exact."""
-    return Claim(words, "≤", smaller, larger)
+    return _claim(words, "≤", smaller, larger)
 
 
 def less_than(words: str, smaller: Any, larger: Any) -> Claim:
     """Claim smaller < larger, in every case."""
-    return Claim(words, "<", smaller, larger)
+    return _claim(words, "<", smaller, larger)
 
 
 def close(words: str, left: Any, right: Any, *, digits: int) -> Claim:
     """Claim that both sides agree to so many significant digits, in every case."""
     if digits < 1:
         raise ValueError(f"digits is {digits}; at least one digit has to agree.")
-    return Claim(words, "≈", left, right, digits)
+    return _claim(words, "≈", left, right, digits)
 
 
 def check(label: str, *claims: Claim, scope: str) -> Report:
@@ -156,26 +161,48 @@ def check(label: str, *claims: Claim, scope: str) -> Report:
     return Report(label, scope, tuple(lines))
 
 
+def _claim(words: str, relation: str, left: Any, right: Any, digits: int = 0) -> Claim:
+    """Return the claim, unless its two sides are one and the same thing.
+
+    SymPy keeps one copy of equal expressions, so that two honest computations may end in the same
+    object; then the source of the call decides whether there were two.
+    """
+    if (
+        left is right
+        and not _is_number(left)
+        and not (isinstance(left, sp.Basic) and _sides_differ_in_source())
+    ):
+        raise VerificationError(f"{words}: both sides are the same object; nothing is claimed.")
+    return Claim(words, relation, left, right, digits)
+
+
+def _sides_differ_in_source() -> bool:
+    """Whether the call two frames up writes its second and third argument differently."""
+    frame = inspect.getframeinfo(sys._getframe(3))
+    span = frame.positions
+    if span is None or span.lineno is None or span.end_lineno is None:
+        return True
+    lines = linecache.getlines(frame.filename)[span.lineno - 1 : span.end_lineno]
+    if not lines:
+        return True
+    lines[-1] = lines[-1].encode()[: span.end_col_offset].decode()
+    lines[0] = lines[0].encode()[span.col_offset :].decode()
+    call = ast.parse(textwrap.dedent("".join(lines)), mode="eval").body
+    assert isinstance(call, ast.Call)
+    arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+    return ast.dump(arguments[1]) != ast.dump(arguments[2])
+
+
 def _cases(claim: Claim) -> list[tuple[Any, Any]]:
-    """Return the pairs of values to compare, refusing claims that say nothing."""
-    if claim.left is claim.right and not _is_number(claim.left):
-        raise VerificationError(
-            f"{claim.words}: both sides are the same object; nothing is claimed."
-        )
+    """Return the pairs of values to compare."""
     left, right = _listed(claim.left), _listed(claim.right)
     if len(left) == 1 < len(right) or len(right) == 1 < len(left):
         count = max(len(left), len(right))
         left, right = left * (count // len(left)), right * (count // len(right))
     if len(left) != len(right):
-        raise VerificationError(
-            f"{claim.words}: {len(left)} values on the left, {len(right)} on the right."
-        )
+        raise VerificationError(f"{len(left)} values on the left, {len(right)} on the right.")
     if not left:
         raise VerificationError(f"{claim.words}: there are no cases; nothing is claimed.")
-    if all(a is b and not _is_number(a) for a, b in zip(left, right, strict=True)):
-        raise VerificationError(
-            f"{claim.words}: both sides are the same object; nothing is claimed."
-        )
     return list(zip(left, right, strict=True))
 
 
