@@ -167,11 +167,9 @@ def _claim(words: str, relation: str, left: Any, right: Any, digits: int = 0) ->
     SymPy keeps one copy of equal expressions, so that two honest computations may end in the same
     object; then the source of the call decides whether there were two.
     """
-    if (
-        left is right
-        and not _is_number(left)
-        and not (isinstance(left, sp.Basic) and _sides_differ_in_source())
-    ):
+    pairs = list(zip(_listed(left), _listed(right), strict=False))
+    same = left is right or (bool(pairs) and all(a is b for a, b in pairs))
+    if same and not _is_number(left) and not _sides_differ_in_source():
         raise VerificationError(f"{words}: both sides are the same object; nothing is claimed.")
     return Claim(words, relation, left, right, digits)
 
@@ -181,10 +179,10 @@ def _sides_differ_in_source() -> bool:
     frame = inspect.getframeinfo(sys._getframe(3))
     span = frame.positions
     if span is None or span.lineno is None or span.end_lineno is None:
-        return True
+        return False
     lines = linecache.getlines(frame.filename)[span.lineno - 1 : span.end_lineno]
     if not lines:
-        return True
+        return False
     lines[-1] = lines[-1].encode()[: span.end_col_offset].decode()
     lines[0] = lines[0].encode()[span.col_offset :].decode()
     call = ast.parse(textwrap.dedent("".join(lines)), mode="eval").body
