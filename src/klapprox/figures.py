@@ -34,13 +34,13 @@ _RC: dict[Any, Any] = {
 }
 
 
-def new(columns: int = 1, *, height: float = 3.4, **options: Any) -> tuple[Any, Any]:
+def new(columns: int = 1, *, height: float = 3.4, rows: int = 1, **options: Any) -> tuple[Any, Any]:
     """Return a figure as wide as the text column and its axes, side by side if several.
 
     Parameters
     ----------
-    columns : int
-        How many axes stand side by side.
+    columns, rows : int
+        How many axes stand side by side and below each other.
     height : float
         Height in inches; the width is 7.2.
     **options
@@ -48,7 +48,7 @@ def new(columns: int = 1, *, height: float = 3.4, **options: Any) -> tuple[Any, 
     """
     mpl.rcParams.update(mpl.rcParamsDefault)
     mpl.rcParams.update(_RC)
-    return plt.subplots(1, columns, figsize=(7.2, height), **options)
+    return plt.subplots(rows, columns, figsize=(7.2, height), **options)
 
 
 def show(figure: Any) -> SVG:

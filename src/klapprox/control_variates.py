@@ -1,0 +1,108 @@
+"""Choosing λ from the sample: estimates of KL(q‖p) by k_λ with an estimated coefficient.
+
+With X = r - 1 and Y = k1 = -log r for x ~ q, the best coefficient is λ* = -Cov(X, Y)/Var(X), which
+is J/χ²(p‖q). `regression` estimates it from the same sample, at the price of a bias of order 1/N;
+`leave_one_out` and `cross_fitted` pay no bias (``thm-estimated-lambda``).
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from klapprox.estimators import k1
+
+__all__ = ["cross_fitted", "leave_one_out", "regression"]
+
+Floats = NDArray[np.float64]
+
+
+def regression(log_r: ArrayLike) -> float:
+    """Return the mean of k_λ̂ with λ̂ from the same sample; bias of order 1/N.
+
+    Parameters
+    ----------
+    log_r : array
+        log p(x) - log q(x) in nats at independent x ~ q; one dimension, at least two values.
+
+    Returns
+    -------
+    float
+        Estimate of KL(q‖p) in nats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `klapprox.k1`; also if ``log_r`` is infinite, not one-dimensional or too short.
+
+    Examples
+    --------
+    >>> two_points = np.log([0.5, 2.0, 0.5, 0.5, 2.0])  # r takes two values: no variance is left
+    >>> round(regression(two_points), 6), round(float(np.log(2)) / 3, 6)
+    (0.231049, 0.231049)
+    """
+    x, y = _x_and_y(log_r, least=2)
+    return float(np.mean(y) + _slope(x, y) * np.mean(x))
+
+
+def leave_one_out(log_r: ArrayLike) -> float:
+    """Return the mean of k_λ with λ for each value from all the others; exactly unbiased.
+
+    Parameters, errors and result are those of `regression`; at least three values. Single
+    estimates can be negative.
+
+    Examples
+    --------
+    >>> leave_one_out(np.zeros(4))
+    0.0
+    """
+    x, y = _x_and_y(log_r, least=3)
+    centred_x, centred_y = x - x.mean(), y - y.mean()
+    # Removing the i-th of n values takes n/(n-1) times its centred square off the sum of squares.
+    share = x.size / (x.size - 1)
+    total = np.sum(centred_x**2)
+    xx = total - share * centred_x**2
+    xx = np.where(xx > 1e-12 * total, xx, 0.0)  # all others equal, up to rounding
+    xy = np.sum(centred_x * centred_y) - share * centred_x * centred_y
+    return float(np.mean(y + _safe_ratio(-xy, xx) * x))
+
+
+def cross_fitted(log_r: ArrayLike) -> float:
+    """Return the mean of k_λ with λ for each half of the sample from the other; exactly unbiased.
+
+    Parameters, errors and result are those of `regression`; at least four values.
+
+    Examples
+    --------
+    >>> cross_fitted(np.zeros(4))
+    0.0
+    """
+    x, y = _x_and_y(log_r, least=4)
+    halves = slice(0, x.size // 2), slice(x.size // 2, None)
+    total = 0.0
+    for own, other in (halves, halves[::-1]):
+        total += float(np.sum(y[own] + _slope(x[other], y[other]) * x[own]))
+    return total / x.size
+
+
+def _x_and_y(log_r: ArrayLike, least: int) -> tuple[Floats, Floats]:
+    log_r = np.asarray(log_r)
+    y = np.asarray(k1(log_r), dtype=np.float64)
+    if y.ndim != 1 or y.size < least:
+        raise ValueError(
+            f"log_r has shape {y.shape}; pass one dimension with at least {least} values."
+        )
+    if not np.all(np.isfinite(y)):
+        raise ValueError(
+            "log_r is -inf at a sample (p(x) = 0), so KL(q‖p) is infinite and no λ helps; use k1."
+        )
+    return np.expm1(-y), y
+
+
+def _slope(x: Floats, y: Floats) -> float:
+    centred = x - x.mean()
+    return float(_safe_ratio(-np.sum(centred * y), np.sum(centred**2)))
+
+
+def _safe_ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Return the quotient, and 0 (that is, k1) where x does not vary."""
+    varies = denominator > 0
+    return np.where(varies, numerator / np.where(varies, denominator, 1.0), 0.0)
