@@ -1,0 +1,184 @@
+"""The rules of the book, as functions that return what breaks them; empty lists are good.
+
+They take paths, so that `test_rules` can hold them to copies with planted faults.
+"""
+
+import ast
+import json
+import linecache
+import re
+from pathlib import Path
+from typing import Any
+
+import book_statements
+import nbformat
+
+from klapprox import verify
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted([*ROOT.glob("chapters/*.ipynb"), *ROOT.glob("back-matter/*.ipynb")])
+LONGEST_OPEN_CELL, LONGEST_FOLDED_CELL = 32, 64
+LABEL = re.compile(r"(def|lem|prop|thm|cor|ex|rem)(-[a-z0-9]+)+")
+_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
+_LOCAL_PATH = re.compile(r"(/home/|/root/|/tmp/|/Users/|[A-Z]:\\\\)")
+
+
+def notebook_faults(path: Path) -> list[str]:
+    """Return what makes a stored notebook worthless as a test or wrong on the site."""
+    faults = []
+    executed = 0
+    for number, cell in enumerate(book_statements.cells(path)):
+        if cell["cell_type"] != "code":
+            continue
+        executed += 1
+        where = f"{path.name}, cell {number}"
+        source, tags = cell["source"], cell["metadata"].get("tags", [])
+        if cell["execution_count"] != executed:
+            faults.append(f"{where}: execution count {cell['execution_count']}, not {executed}")
+        if source.rstrip().endswith(";"):
+            faults.append(f"{where}: a trailing semicolon hides an output that nbval would show")
+        lines = sum(1 for line in source.splitlines() if line.strip())
+        if lines > (LONGEST_FOLDED_CELL if "hide-input" in tags else LONGEST_OPEN_CELL):
+            faults.append(f"{where}: {lines} lines")
+        for output in cell["outputs"]:
+            faults += [f"{where}: {fault}" for fault in _output_faults(output)]
+        if "verify.check(" in source and "✓ " not in json.dumps(
+            cell["outputs"], ensure_ascii=False
+        ):
+            faults.append(f"{where}: a check without its report")
+    if not executed:
+        faults.append(f"{path.name}: no code cell, so it tests nothing")
+    return faults
+
+
+def _output_faults(output: dict[str, Any]) -> list[str]:
+    faults = []
+    if output["output_type"] == "error":
+        faults.append(f"stored error {output['ename']}")
+    if output.get("name") == "stderr":
+        faults.append("something on stderr")
+    data = output.get("data", {})
+    text = "".join(output.get("text", [])) + "".join(data.get("text/plain", []))
+    if _ADDRESS.search(text):
+        faults.append("a memory address in an output")
+    if _LOCAL_PATH.search(text):
+        faults.append("a path of this machine in an output")
+    if "image/png" in data:
+        faults.append("a PNG, which nbval does not compare; use figures.show")
+    return faults
+
+
+def toc_faults(toc: Path, notebooks: list[Path]) -> list[str]:
+    """Return the notebooks that no table of contents names."""
+    listed = set(re.findall(r"(?:root|file):\s*(\S+)", toc.read_text(encoding="utf-8")))
+    names = {f"{path.parent.name}/{path.stem}": path for path in notebooks}
+    return [f"{path} is not in {toc.name}" for name, path in names.items() if name not in listed]
+
+
+def statement_faults(path: Path) -> list[str]:
+    """Return statements without proof or check, and checks without statement."""
+    faults = []
+    found = book_statements.statements(path)
+    checks = book_statements.checks(path)
+    position = {statement.label: statement.cell for statement in found if statement.label}
+    for index, statement in enumerate(found):
+        where = f"{path.name}: {statement.kind} {statement.label or statement.title!r}"
+        if statement.kind == "proof":
+            continue
+        if not LABEL.fullmatch(statement.label):
+            faults.append(f"{where}: its label is missing or not of the form thm-what-is-stated")
+        if statement.kind not in book_statements.PROVED:
+            continue
+        after = found[index + 1] if index + 1 < len(found) else None
+        if after is None or after.kind != "proof":
+            faults.append(f"{where}: no proof follows")
+        if not any(c.label == statement.label and c.cell > statement.cell for c in checks):
+            faults.append(f"{where}: no check names it")
+    for check in checks:
+        where = f"{path.name}, cell {check.cell}: check {check.label!r}"
+        if check.label not in position:
+            faults.append(f"{where}: there is no such statement on this page")
+        if not check.scope:
+            faults.append(f"{where}: its scope is not among the stored outputs")
+        if not check.claims:
+            faults.append(f"{where}: no claim")
+        faults += [f"{where}: {fault}" for fault in _claim_faults(check.call)]
+    return faults
+
+
+def _claim_faults(call: ast.Call) -> list[str]:
+    """Return claims whose sides are written alike or do not depend on anything computed."""
+    faults = []
+    for claim in call.args[1:]:
+        if not isinstance(claim, ast.Call):
+            faults.append("a claim that is not written out where it is checked")
+            continue
+        left, right = claim.args[1:3]
+        if ast.dump(left) == ast.dump(right):
+            faults.append(f"both sides are {ast.unparse(left)}")
+        names = (ast.Name, ast.Attribute)
+        if not any(isinstance(node, names) for side in (left, right) for node in ast.walk(side)):
+            faults.append("a claim about constants alone")
+    return faults
+
+
+def label_faults(paths: list[Path]) -> list[str]:
+    """Return labels that occur twice in the book."""
+    seen: dict[str, Path] = {}
+    faults = []
+    for path in paths:
+        for statement in book_statements.statements(path):
+            if statement.label and statement.label in seen:
+                faults.append(
+                    f"{statement.label} is in {seen[statement.label].name} and {path.name}"
+                )
+            seen.setdefault(statement.label, path)
+    return faults
+
+
+def claims_that_cannot_fail(path: Path) -> tuple[list[str], int]:
+    """Run a notebook with every claim turned into a false one; return those still accepted.
+
+    The second value counts the claims, so that the caller can see that there were any.
+    """
+    survivors: list[str] = []
+    count = 0
+
+    def check(label: str, *claims: verify.Claim, scope: str) -> str:
+        nonlocal count
+        for claim in claims:
+            count += 1
+            try:
+                falsified(claim).decide()
+            except verify.VerificationError:
+                continue
+            survivors.append(f"{path.name}: {label}: {claim.words}")
+        return scope
+
+    original, verify.check = verify.check, check  # type: ignore[assignment]
+    try:
+        namespace: dict[str, Any] = {}
+        for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
+            if cell.cell_type == "code":
+                name = f"{path.name}-cell-{number}"
+                lines = cell.source.splitlines(keepends=True)
+                linecache.cache[name] = (len(cell.source), None, lines, name)
+                exec(compile(cell.source, name, "exec"), namespace)
+    finally:
+        verify.check = original
+    return survivors, count
+
+
+def falsified(claim: verify.Claim) -> verify.Claim:
+    """Return a claim about the same computed values that is false."""
+    left, right = verify._listed(claim.left), verify._listed(claim.right)
+    if claim.relation == "=":
+        infinite = [getattr(value, "is_infinite", False) for value in right]
+        right = [0 if bad else value + 1 for value, bad in zip(right, infinite, strict=True)]
+    elif claim.relation == "≈":
+        right = [2 * value + 1 for value in right]
+    elif claim.relation == "≠":
+        left = right
+    else:
+        left, right = [value + 1 for value in right], left
+    return verify.Claim(claim.words, claim.relation, left, right, claim.digits)
