@@ -15,11 +15,15 @@ PROVED = ("lemma", "proposition", "theorem", "corollary")
 LABELLED = (*PROVED, "definition", "example", "remark")
 
 _DIRECTIVE = re.compile(
-    r"^(?P<fence>`{3,}|:{3,})\{prf:(?P<kind>\w+)\}[ \t]*(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$",
+    r"^(?P<fence>`{3,}|:{3,})\{prf:(?P<kind>\w+)\}[ \t]*(?P<title>[^\n]*)\n"
+    r"(?P<body>.*?)^(?P=fence)[ \t]*$",
     re.MULTILINE | re.DOTALL,
 )
 _LABEL = re.compile(r"^:label:[ \t]*(\S+)[ \t]*$", re.MULTILINE)
-_SCOPE = re.compile(r"^✓ (?P<label>\S+)\n(?P<claims>.*?)^  over (?P<scope>[^\n]+)", re.MULTILINE | re.DOTALL)
+_SCOPE = re.compile(
+    r"^✓ (?P<label>\S+)\n(?P<claims>.*?)^  over (?P<scope>[^\n]+(?:\n      [^\n]+)*)",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def checks(path: Path) -> list[Check]:
         if cell["cell_type"] != "code":
             continue
         printed = "\n".join(_text(output) for output in cell["outputs"])
-        scopes = {match["label"]: match["scope"] for match in _SCOPE.finditer(printed)}
+        scopes = {m["label"]: " ".join(m["scope"].split()) for m in _SCOPE.finditer(printed)}
         for node in ast.walk(ast.parse(cell["source"])):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "verify.check":
                 first = node.args[0] if node.args else None

@@ -39,6 +39,7 @@ __all__ = [
     "less_than",
 ]
 
+WIDTH = 76  # of the reports, which the site shows in its text column
 DIGITS = 50  # of the evaluations that certify an inequality
 
 
@@ -85,8 +86,20 @@ class Report:
         """Return the report as lines of text."""
         text = [f"✓ {self.label}"]
         for words, how in self.lines:
-            text += [f"  {words}", f"      {how}"]
-        return "\n".join([*text, f"  over {self.scope}"])
+            text += [_indented(words, 2), _indented(how, 6)]
+        return "\n".join([*text, _indented(f"over {self.scope}", 2)])
+
+
+def _indented(text: str, columns: int) -> str:
+    """Return the text in lines of the site's width, continued four columns further in."""
+    margin = " " * columns
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=margin,
+        subsequent_indent=margin + "    ",
+        break_on_hyphens=False,
+    )
 
 
 def equal(words: str, left: Any, right: Any) -> Claim:
