@@ -36,7 +36,12 @@ install: $(READY) ## create the environment in .venv (the other targets do it wh
 book: _build/.book ## build the site and print the path of its first page
 	@echo "The book is ready: $(CURDIR)/$(SITE)/index.html"
 
-_build/.book: $(READY) $(SOURCES)
+# Sphinx does not see that an extension of ours has changed: then all pages are made anew.
+_build/.fresh: $(wildcard extensions/*.py) requirements.lock
+	@rm -rf $(SITE) _build/.doctrees
+	@mkdir -p _build && touch $@
+
+_build/.book: $(READY) _build/.fresh $(SOURCES)
 	@$(BIN)/jupyter-book build . -q -n -W --keep-going
 	@touch $@
 

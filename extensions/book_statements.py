@@ -20,10 +20,20 @@ _DIRECTIVE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _LABEL = re.compile(r"^:label:[ \t]*(\S+)[ \t]*$", re.MULTILINE)
-_SCOPE = re.compile(
+_REPORT = re.compile(
     r"^✓ (?P<label>\S+)\n(?P<claims>.*?)^  over (?P<scope>[^\n]+(?:\n      [^\n]+)*)",
     re.MULTILINE | re.DOTALL,
 )
+# How a report words its methods, and what the list of results calls them.
+_KINDS = {
+    "exactly equal": "exact",
+    "equality is exact": "exact",
+    "holds exactly": "exact",
+    "certainly different": "exact counterexample",
+    "proved symbolically": "symbolic",
+    "certified to": "50-digit bound",
+    "agree to": "quadrature or high precision",
+}
 
 
 @dataclass(frozen=True)
@@ -38,11 +48,12 @@ class Statement:
 
 @dataclass(frozen=True)
 class Check:
-    """A call of ``verify.check``: the label it names, the scope it printed, and its cell."""
+    """A call of ``verify.check``: the label it names, what it printed, and its cell."""
 
     label: str
     call: ast.Call
     claims: int
+    kinds: tuple[str, ...]
     scope: str
     cell: int
 
@@ -75,12 +86,15 @@ def checks(path: Path) -> list[Check]:
         if cell["cell_type"] != "code":
             continue
         printed = "\n".join(_text(output) for output in cell["outputs"])
-        scopes = {m["label"]: " ".join(m["scope"].split()) for m in _SCOPE.finditer(printed)}
+        reports = {match["label"]: match for match in _REPORT.finditer(printed)}
         for node in ast.walk(ast.parse(cell["source"])):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "verify.check":
                 first = node.args[0] if node.args else None
                 label = str(first.value) if isinstance(first, ast.Constant) else ""
-                found.append(Check(label, node, len(node.args) - 1, scopes.get(label, ""), number))
+                report = reports.get(label)
+                kinds = tuple(word for key, word in _KINDS.items() if report and key in report[0])
+                scope = " ".join(report["scope"].split()) if report else ""
+                found.append(Check(label, node, len(node.args) - 1, kinds, scope, number))
     return found
 
 
@@ -94,34 +108,16 @@ def setup(app: Any) -> dict[str, Any]:
     from sphinx.util.docutils import SphinxDirective
 
     class AllResults(SphinxDirective):
-        """A table a chapter: number and name, label, and what its checks covered."""
+        """A table a chapter: number, name and label of each statement, and its checks."""
 
         def run(self) -> list[Any]:
             lines: list[str] = []
             source = Path(self.env.srcdir)
-            for docname in sorted(self.env.found_docs, key=_reading_order(self.env)):
+            for docname in _toc_entries(source / "_toc.yml"):
                 path = source / f"{docname}.ipynb"
-                if not path.exists():
-                    continue
-                self.env.note_dependency(str(path))
-                scopes: dict[str, list[str]] = {}
-                for check in checks(path):
-                    scopes.setdefault(check.label, []).append(check.scope)
-                rows = [
-                    f"| {{prf:ref}}`{s.label}` | {s.title} | `{s.label}` | "
-                    f"{'; '.join(scopes.get(s.label, [])).replace('|', chr(92) + '|')} |"
-                    for s in statements(path)
-                    if s.kind in LABELLED
-                ]
-                if rows:
-                    lines += [
-                        f"## {{doc}}`/{docname}`",
-                        "",
-                        "| number | statement | label | checked for |",
-                        "|---|---|---|---|",
-                        *rows,
-                        "",
-                    ]
+                if path.exists():
+                    self.env.note_dependency(str(path))
+                    lines += [f"## {_title(path)}", "", *_table(path), ""]
             return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
     app.add_directive("all-results", AllResults)
@@ -149,9 +145,39 @@ def _tidy_proofs(_app: Any, doctree: Any) -> None:
             section["ids"] = [section.parent["ids"][0] + "-content"]
 
 
-def _reading_order(env: Any) -> Any:
-    order = {entry: n for n, entry in enumerate(_toc_entries(Path(env.srcdir) / "_toc.yml"))}
-    return lambda docname: order.get(docname, len(order))
+def _title(path: Path) -> str:
+    return next(
+        line[2:]
+        for cell in cells(path)
+        for line in cell["source"].splitlines()
+        if cell["cell_type"] == "markdown" and line.startswith("# ")
+    )
+
+
+def _table(path: Path) -> list[str]:
+    """Return the lines of a table of the statements of one notebook."""
+    by_label: dict[str, list[Check]] = {}
+    for check in checks(path):
+        by_label.setdefault(check.label, []).append(check)
+    lines = [
+        "::::{container} stacked",
+        "",
+        "| statement | label | check | covers |",
+        "|---|---|---|---|",
+    ]
+    for statement in statements(path):
+        if statement.kind in LABELLED:
+            found = by_label.get(statement.label, [])
+            kinds = dict.fromkeys(kind for check in found for kind in check.kinds)
+            covers = "; ".join(dict.fromkeys(check.scope for check in found))
+            cells_of_row = (
+                f"{{prf:ref}}`{statement.label}` {statement.title}",
+                f"`{statement.label}`",
+                ", ".join(kinds),
+                covers.replace("|", r"\|"),
+            )
+            lines.append("| " + " | ".join(cells_of_row) + " |")
+    return [*lines, "", "::::"]
 
 
 def _toc_entries(toc: Path) -> list[str]:

@@ -1,0 +1,135 @@
+"""The estimated coefficients: what is unbiased is so exactly, and degenerate samples are safe."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from klapprox.control_variates import cross_fitted, leave_one_out, regression
+
+LEAST = {regression: 2, leave_one_out: 3, cross_fitted: 4}
+by_name = {"ids": lambda function: function.__name__}
+of_all = pytest.mark.parametrize("function", LEAST, **by_name)
+unbiased = pytest.mark.parametrize("function", [leave_one_out, cross_fitted], **by_name)
+
+# q = (1/2, 1/3, 1/6) and p = (1/6, 1/3, 1/2), so that r takes the values 1/3, 1 and 3.
+Q = np.array([1 / 2, 1 / 3, 1 / 6])
+LOG_R = np.array([-math.log(3), 0.0, math.log(3)])
+KL = math.log(3) / 3
+
+
+def slope(x, y):
+    """Return -Cov(x, y)/Var(x), and 0 where x does not vary."""
+    if np.all(x == x[0]):
+        return 0.0
+    return -np.sum((x - x.mean()) * (y - y.mean())) / np.sum((x - x.mean()) ** 2)
+
+
+def naive_leave_one_out(log_r):
+    x, y = np.expm1(log_r), -log_r
+    return np.mean(
+        [y[i] + slope(np.delete(x, i), np.delete(y, i)) * x[i] for i in range(len(log_r))]
+    )
+
+
+def mean_over_all_samples(function, size):
+    """Return the expectation of the estimate, over every sample of this size."""
+    return math.fsum(
+        math.prod(Q[list(points)]) * function(LOG_R[list(points)])
+        for points in itertools.product(range(3), repeat=size)
+    )
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.integers(-12, 12), min_size=3, max_size=12))
+def test_leave_one_out_is_the_naive_loop(quarters):
+    log_r = np.array(quarters) / 4
+    expected = naive_leave_one_out(log_r)
+    assert leave_one_out(log_r) == pytest.approx(expected, rel=1e-8, abs=1e-8)
+
+
+@pytest.mark.parametrize("outlier", [3.0, 8.0, 14.0, 30.0, -30.0])
+def test_leave_one_out_is_the_naive_loop_beside_an_outlier(outlier):
+    log_r = np.array([0.1, 0.2, 0.3, outlier])
+    assert leave_one_out(log_r) == pytest.approx(naive_leave_one_out(log_r), rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [4, 5])
+@unbiased
+def test_exactly_unbiased(function, size):
+    assert mean_over_all_samples(function, size) == pytest.approx(KL, abs=1e-12)
+
+
+def test_regression_is_biased():
+    assert abs(mean_over_all_samples(regression, 4) - KL) > 1e-3
+
+
+def test_the_bias_of_regression_falls_with_the_sample_size():
+    biases = [abs(mean_over_all_samples(regression, size) - KL) for size in (3, 5, 8)]
+    assert biases == sorted(biases, reverse=True)
+
+
+@of_all
+def test_two_values_of_r_leave_no_variance(function):
+    # q = (2/3, 1/3), p = (1/3, 2/3): k1 is affine in r, and KL(q‖p) = log(2)/3.
+    for counts in ((2, 4), (4, 2), (3, 5)):
+        log_r = np.tile(np.log([0.5, 2.0]), max(counts))[: sum(counts)]
+        assert function(log_r) == pytest.approx(math.log(2) / 3, abs=1e-14)
+
+
+@pytest.mark.parametrize("value", [-1.3, -0.1, 0.0, 0.1, 0.3, 0.7, 1.1])
+@of_all
+def test_where_r_does_not_vary_the_estimate_is_k1(function, value):
+    for size in range(LEAST[function], 60):
+        assert function(np.full(size, value)) == pytest.approx(-value, rel=1e-13)
+
+
+@pytest.mark.parametrize("function", [regression, leave_one_out], **by_name)
+def test_the_order_of_the_sample_does_not_matter(function):
+    log_r = np.array([0.5, -1.0, 0.25, 2.0, -0.75])
+    assert function(log_r[::-1]) == pytest.approx(function(log_r), rel=1e-13)
+
+
+def test_cross_fitted_treats_its_halves_alike():
+    log_r = np.array([0.5, -1.0, 0.25, 2.0, -0.75, 1.0])
+    assert cross_fitted(np.roll(log_r, 3)) == pytest.approx(cross_fitted(log_r), rel=1e-13)
+
+
+@of_all
+def test_narrow_floats_and_lists_are_computed_in_float64(function):
+    log_r = np.array([-0.5, 0.25, 1.0, -0.25, 0.75])  # exact in half precision
+    expected = function(log_r)
+    assert isinstance(expected, float)
+    for same in (log_r.tolist(), log_r.astype(np.float32), log_r.astype(np.float16)):
+        assert function(same) == expected
+
+
+@of_all
+def test_too_few_values_are_refused(function):
+    least = LEAST[function]
+    assert math.isfinite(function(np.linspace(-1, 1, least)))
+    with pytest.raises(ValueError, match=rf"^log_r has shape \({least - 1},\).*at least {least}"):
+        function(np.zeros(least - 1))
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        (np.zeros((4, 4)), ValueError, r"log_r has shape \(4, 4\); pass one dimension"),
+        (0.5, ValueError, r"log_r has shape \(\); pass one dimension"),
+        (np.array([0.0, 1.0, -np.inf, 2.0]), ValueError, "log_r is -inf"),
+        (np.array([0.0, 1.0, np.inf, 2.0]), ValueError, r"log_r is \+inf"),
+        (np.array([0.0, 1.0, np.nan, 2.0]), ValueError, "log_r holds NaN"),
+        (np.array([0.0, 1.0, 400.0, 2.0]), ValueError, "log_r is 400.0"),
+        (np.array([0.0, 1.0, 800.0, 2.0]), ValueError, "log_r is 800.0"),
+        (np.arange(4), TypeError, "log_r has dtype int64"),
+        (np.zeros(4, dtype=complex), TypeError, "log_r has dtype complex128"),
+    ],
+)
+@of_all
+def test_a_bad_log_r_is_refused_by_name(function, bad, error, words):
+    with pytest.raises(error, match=f"^{words}"):
+        function(bad)

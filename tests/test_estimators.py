@@ -1,0 +1,380 @@
+"""The estimators are accurate, keep their promises about kind and dtype, and refuse bad input."""
+
+import math
+from types import SimpleNamespace
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import klapprox as kl
+
+PROFILE = settings(deadline=None, derandomize=True)
+EXACT = {
+    kl.k1: lambda x: -x,
+    kl.k2: lambda x: x**2 / 2,
+    kl.k3: lambda x: mpmath.exp(x) - 1 - x,
+    kl.k3_forward: lambda x: x * mpmath.exp(x) - (mpmath.exp(x) - 1),
+}
+BITS = 1300  # exp(x) - 1 - x loses 2 log2(1/x) bits, about 1000 at x = 1e-150
+ULPS = {np.float64: 3, np.float32: 1, np.float16: 1}
+
+of_log_r = pytest.mark.parametrize(
+    "function",
+    [*EXACT, lambda x: kl.k_lambda(x, 0.5), lambda x: kl.k_lambda(x, 0)],
+    ids=["k1", "k2", "k3", "k3_forward", "k_lambda", "k_lambda at 0"],
+)
+with_exact = pytest.mark.parametrize("function", EXACT, ids=lambda function: function.__name__)
+nonnegative = pytest.mark.parametrize("function", [kl.k2, kl.k3, kl.k3_forward])
+with_dtype = pytest.mark.parametrize("dtype", ULPS)
+
+
+def ulp_errors(function, x):
+    """Return the errors of function(x) in units in the last place of its dtype."""
+    with np.errstate(over="ignore"):
+        values = function(x)
+    largest = float(np.finfo(x.dtype).max)
+    errors = []
+    with mpmath.workprec(BITS):
+        for value, point in zip(
+            values.astype(float).tolist(), x.astype(float).tolist(), strict=True
+        ):
+            exact = EXACT[function](mpmath.mpf(point))
+            if abs(exact) > largest and math.isinf(value):
+                errors.append(0.0)
+                continue
+            unit = float(np.spacing(x.dtype.type(min(abs(float(exact)), largest))))
+            errors.append(float(abs(value - exact) / unit))
+    return np.array(errors)
+
+
+def grid(smallest, largest, dtype=np.float64):
+    """Return points of both signs, dense around 1, where the formulas change."""
+    sizes = np.concatenate(
+        [
+            np.geomspace(smallest, largest, 400),
+            np.linspace(0.5, 2, 101),
+            1 + np.arange(-4, 5) * np.finfo(dtype).eps,
+        ]
+    ).astype(dtype)
+    return np.concatenate([-sizes[::-1], sizes])
+
+
+@with_exact
+def test_float64_is_within_3_ulp(function):
+    assert ulp_errors(function, grid(1e-150, 700)).max() <= 3
+
+
+@with_exact
+@PROFILE
+@given(x=st.floats(-700, 700))
+def test_any_float64_is_within_3_ulp(function, x):
+    assert ulp_errors(function, np.array([x])).max() <= 3
+
+
+@with_exact
+def test_float32_is_within_1_ulp(function):
+    assert ulp_errors(function, grid(1e-18, 80, np.float32)).max() <= 1
+
+
+@with_exact
+def test_float16_is_within_1_ulp(function):
+    assert ulp_errors(function, grid(1e-7, 80, np.float16)).max() <= 1
+
+
+@pytest.mark.parametrize("x", [-710.0, -745.0, -750.0, -1e5, -1e300, np.finfo(float).min])
+def test_k3_forward_tends_to_1_far_on_the_left(x):
+    assert kl.k3_forward(np.array([x])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_k3_forward_of_narrow_floats_tends_to_1_far_on_the_left(dtype):
+    x = np.array([-85.0, -90.0, -120.0, -800.0, np.finfo(dtype).min], dtype=dtype)
+    assert kl.k3_forward(x).tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("x", "dtype"), [(300, np.float16), (2e19, np.float32), (1.5e154, np.float64)]
+)
+def test_k2_overflows_only_where_its_value_does(x, dtype):
+    # 300² is above the float16 maximum 65504, 300²/2 is not; likewise for the wider dtypes.
+    assert ulp_errors(kl.k2, np.array([x], dtype=dtype)).max() <= 1
+
+
+def test_longdouble_is_not_narrowed():
+    x = np.array([-0.5, 1e-9, 2.0], dtype=np.longdouble)
+    exact = [mpmath.exp(v) - 1 - v for v in map(mpmath.mpf, x.astype(float).tolist())]
+    value = kl.k3(x)
+    assert value.dtype == np.longdouble
+    np.testing.assert_allclose(value.astype(float), np.array(exact, dtype=float), rtol=1e-15)
+
+
+@with_dtype
+@nonnegative
+def test_never_negative(function, dtype):
+    x = grid(float(np.finfo(dtype).smallest_subnormal), 80, dtype)
+    with np.errstate(over="ignore"):
+        assert np.all(function(x) >= 0)
+
+
+@with_dtype
+@nonnegative
+def test_zero_where_the_laws_agree(function, dtype):
+    value = function(np.array([0.0, -0.0], dtype=dtype))
+    assert value.tolist() == [0.0, 0.0]
+    assert not np.signbit(value).any()
+
+
+@nonnegative
+def test_subnormals_square_to_zero(function):
+    tiny = np.finfo(float).smallest_subnormal
+    assert function(np.array([tiny, -tiny])).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("function", [kl.k1, lambda x: kl.k_lambda(x, 0.0)])
+def test_k1_keeps_subnormals(function):
+    tiny = np.finfo(float).smallest_subnormal
+    assert function(np.array([tiny, -tiny])).tolist() == [-tiny, tiny]
+
+
+@with_dtype
+@of_log_r
+def test_the_value_at_minus_infinity_is_the_documented_one(function, dtype):
+    value = function(np.array([-np.inf, 0.0], dtype=dtype))
+    assert value[0] == (1.0 if function is kl.k3_forward else np.inf)
+    assert value[1] == 0  # the point beside it is not disturbed
+
+
+@pytest.mark.parametrize("lam", [-2.0, 1.0, 3.0])
+def test_k_lambda_at_minus_infinity_does_not_depend_on_lambda(lam):
+    assert kl.k_lambda(np.array([-np.inf]), lam).tolist() == [np.inf]
+
+
+@pytest.mark.parametrize("function", [kl.k3, kl.k3_forward, lambda x: kl.k_lambda(x, 2.0)])
+@pytest.mark.parametrize(("dtype", "x"), [(np.float64, 710), (np.float32, 89), (np.float16, 12)])
+def test_overflow_gives_plus_infinity(function, dtype, x):
+    with np.errstate(over="ignore"):
+        assert function(np.array([x], dtype=dtype)).tolist() == [np.inf]
+
+
+@nonnegative
+def test_monotone_on_each_side_of_zero(function):
+    x = np.unique(grid(1e-150, 700))
+    with np.errstate(over="ignore"):
+        value = function(x)
+    value = np.minimum(value, np.finfo(float).max)  # k3_forward overflows at the right end
+    slack = 4 * np.spacing(value[1:])
+    steps = np.diff(value)
+    right = x[:-1] >= 0
+    left = x[1:] <= 0
+    assert np.all(steps[right] >= -slack[right])
+    assert np.all(steps[left] <= slack[left])
+
+
+def test_k_lambda_joins_k1_and_k3():
+    x = np.append(grid(1e-150, 700), [0.0, -np.inf])
+    np.testing.assert_array_equal(kl.k_lambda(x, 0), kl.k1(x))
+    np.testing.assert_array_equal(kl.k_lambda(x, 1), kl.k3(x))
+
+
+@pytest.mark.parametrize("lam", [-1.5, 1e-3, 0.5, 2.0])
+def test_k_lambda_errs_only_by_the_rounding_of_its_terms(lam):
+    x = grid(1e-150, 700)
+    with mpmath.workprec(BITS):
+        exact = [float(-v + lam * (mpmath.exp(v) - 1)) for v in map(mpmath.mpf, x.tolist())]
+    size = abs(lam) * kl.k3(x) + abs(lam - 1) * abs(x)
+    assert np.all(abs(kl.k_lambda(x, lam) - exact) <= 4 * np.finfo(float).eps * size)
+
+
+def test_k3_forward_is_r_times_k3_of_the_reversed_pair():
+    x = grid(1e-150, 700)
+    x = x[x < 700]  # at 700 and above r log r is near overflow
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(kl.k3_forward(x), np.exp(x) * kl.k3(-x), rtol=2e-15)
+
+
+def test_k3_is_above_k2_exactly_where_p_is_above_q():
+    x = grid(1e-10, 700)  # below, the difference x³/6 drowns in the rounding of x²/2
+    assert np.array_equal(np.sign(kl.k3(x) - kl.k2(x)), np.sign(x))
+
+
+laws = st.lists(st.tuples(st.integers(1, 1000), st.integers(1, 1000)), min_size=1, max_size=6)
+
+
+@PROFILE
+@given(weights=laws, lam=st.floats(-3, 3))
+def test_means_under_q_are_the_divergences(weights, lam):
+    q, p = (np.array(column) / sum(column) for column in zip(*weights, strict=True))
+    log_r = kl.log_ratio(np.log(q), np.log(p))
+    divergence = math.fsum(q * (np.log(q) - np.log(p)))
+    reverse = math.fsum(p * (np.log(p) - np.log(q)))
+    means = [math.fsum(q * value) for value in (kl.k1(log_r), kl.k3(log_r))]
+    assert means == pytest.approx([divergence] * 2, abs=1e-12)
+    assert math.fsum(q * kl.k_lambda(log_r, lam)) == pytest.approx(divergence, abs=1e-12)
+    assert math.fsum(q * kl.k3_forward(log_r)) == pytest.approx(reverse, abs=1e-12)
+
+
+def test_k3_misses_the_mass_that_q_cannot_draw():
+    # q = (1/2, 1/2, 0), p = (1/4, 1/4, 1/2): KL(q‖p) = log 2 and q misses half of p.
+    log_r = np.log([0.5, 0.5])
+    assert kl.k1(log_r).mean() == pytest.approx(math.log(2), abs=1e-15)
+    assert kl.k3(log_r).mean() == pytest.approx(math.log(2) - 0.5, abs=1e-15)
+
+
+@with_dtype
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0), (2, 1, 3)])
+@of_log_r
+def test_shape_dtype_and_kind_are_kept(function, shape, dtype):
+    value = function(np.full(shape, -0.5, dtype=dtype))
+    assert value.shape == shape
+    assert value.dtype == dtype
+    assert isinstance(value, np.ndarray | np.generic)
+
+
+@of_log_r
+def test_the_argument_is_not_changed(function):
+    x = np.array([-np.inf, -2.0, 0.0, 0.5])
+    before = x.copy()
+    function(x)
+    np.testing.assert_array_equal(x, before)
+
+
+@of_log_r
+@pytest.mark.parametrize("x", [-2, -2.0, np.float64(-2), np.asarray(-2.0)])
+def test_numbers_are_accepted(function, x):
+    assert float(function(x)) == float(function(np.array([-2.0]))[0])
+
+
+@of_log_r
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        ([0.0], TypeError, "log_r is a list"),
+        (None, TypeError, "log_r is a NoneType"),
+        ("0", TypeError, "log_r is a str"),
+        (1j, TypeError, "log_r is a complex"),
+        (np.array([0]), TypeError, "log_r has dtype int64"),
+        (np.array([False]), TypeError, "log_r has dtype bool"),
+        (np.array([0j]), TypeError, "log_r has dtype complex128"),
+        (np.array([0.0, np.nan]), ValueError, "log_r holds NaN"),
+        (math.nan, ValueError, "log_r holds NaN"),
+        (np.array([0.0, np.inf]), ValueError, r"log_r is \+inf"),
+        (math.inf, ValueError, r"log_r is \+inf"),
+    ],
+)
+def test_a_bad_log_r_is_refused_by_name(function, bad, error, words):
+    with pytest.raises(error, match=f"^{words}"):
+        function(bad)
+
+
+@pytest.mark.parametrize("lam", [math.nan, math.inf, -math.inf])
+def test_lambda_must_be_finite(lam):
+    with pytest.raises(ValueError, match=r"^lam is "):
+        kl.k_lambda(np.zeros(2), lam)
+
+
+@pytest.mark.parametrize("lam", ["1", 1j, None, np.array([0.0, 1.0])])
+def test_lambda_must_be_a_number(lam):
+    with pytest.raises(TypeError, match=r"^lam is "):
+        kl.k_lambda(np.zeros(2), lam)
+
+
+def test_log_ratio_is_log_p_minus_log_q_and_broadcasts():
+    log_q, log_p = np.log([0.5, 0.25]), np.log([[0.25, 0.5], [0.5, 0.25], [1.0, 0.0625]])
+    np.testing.assert_array_equal(kl.log_ratio(log_q, log_p), log_p - log_q)
+    assert kl.log_ratio(-1, -2.5) == -1.5
+    assert kl.log_ratio(-1.0, np.array([-2.0, -np.inf])).tolist() == [-1.0, -np.inf]
+
+
+@with_dtype
+def test_log_ratio_keeps_the_dtype(dtype):
+    values = np.zeros(2, dtype=dtype)
+    assert kl.log_ratio(values, values).dtype == dtype
+
+
+@with_dtype
+def test_a_python_number_does_not_widen_a_log_ratio(dtype):
+    values = np.zeros(2, dtype=dtype)
+    assert kl.log_ratio(-1.0, values).dtype == kl.log_ratio(values, -1.0).dtype == dtype
+
+
+@pytest.mark.parametrize("name", ["log_q", "log_p"])
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        ([0.0], TypeError, "is a list"),
+        (np.array([0]), TypeError, "has dtype int64"),
+        (np.array([0j]), TypeError, "has dtype complex128"),
+        (np.array([np.nan]), ValueError, "holds NaN"),
+        (np.array([np.inf]), ValueError, "is .*inf"),
+        (math.inf, ValueError, "is .*inf"),
+    ],
+)
+def test_a_bad_argument_of_log_ratio_is_refused_by_name(name, bad, error, words):
+    with pytest.raises(error, match=f"^{name} {words}"):
+        kl.log_ratio(**{"log_q": np.zeros(1), "log_p": np.zeros(1), name: bad})
+
+
+def test_a_drawn_point_has_positive_probability_under_q():
+    with pytest.raises(ValueError, match=r"^log_q is infinite"):
+        kl.log_ratio(np.array([-np.inf]), np.zeros(1))
+
+
+def test_shapes_that_do_not_broadcast_are_named():
+    with pytest.raises(ValueError, match=r"^log_q has shape \(2,\) and log_p \(3,\)"):
+        kl.log_ratio(np.zeros(2), np.zeros(3))
+
+
+class OtherArray:
+    """An array of another library: it has a namespace of its own, which knows no NumPy array."""
+
+    __array_ufunc__ = None  # NumPy leaves the arithmetic to this class
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+        self.dtype, self.shape, self.ndim = self.values.dtype, self.values.shape, self.values.ndim
+
+    def __array_namespace__(self, api_version=None):
+        return OTHER
+
+    def __eq__(self, other):
+        return OtherArray(self.values == other)
+
+    __hash__ = None
+
+    def __sub__(self, other):
+        return OtherArray(self.values - getattr(other, "values", other))
+
+    def __rsub__(self, other):
+        return OtherArray(other - self.values)
+
+
+OTHER = SimpleNamespace(
+    __name__="other",
+    isdtype=np.isdtype,
+    any=lambda x: np.any(x.values),
+    isinf=lambda x: OtherArray(np.isinf(x.values)),
+    isnan=lambda x: OtherArray(np.isnan(x.values)),
+)
+
+
+def test_two_arrays_of_another_library_have_a_log_ratio():
+    value = kl.log_ratio(OtherArray([-1.0, -2.0]), OtherArray([-2.0, -2.0]))
+    assert isinstance(value, OtherArray)
+    assert value.values.tolist() == [-1.0, 0.0]
+
+
+@pytest.mark.parametrize("number", [-1, -1.0, np.float64(-1)])
+def test_a_number_goes_with_an_array_of_any_library(number):
+    array = OtherArray([-1.0, -2.0])
+    assert kl.log_ratio(number, array).values.tolist() == [0.0, -1.0]
+    assert kl.log_ratio(array, number).values.tolist() == [0.0, 1.0]
+
+
+def test_arrays_of_two_libraries_do_not_mix():
+    with pytest.raises(TypeError, match=r"^log_q is an array of other and log_p of .*numpy"):
+        kl.log_ratio(OtherArray([-1.0]), np.array([-1.0]))
+    with pytest.raises(TypeError, match=r"^log_q is an array of .*numpy and log_p of other"):
+        kl.log_ratio(np.array([-1.0]), OtherArray([-1.0]))

@@ -1,0 +1,78 @@
+"""Figures come out the same on every run, and do not pile up."""
+
+import re
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from klapprox import figures
+
+
+@pytest.fixture(autouse=True)
+def settings_are_restored():
+    mpl.use("agg")
+    with mpl.rc_context():
+        yield
+    plt.close("all")
+
+
+def drawing():
+    figure, axes = figures.new()
+    for name, style in figures.STYLES.items():
+        axes.plot([0, 1], [0, len(name)], label=name, **style)
+    axes.set_title("$k_3$")
+    axes.legend()
+    return figure
+
+
+def test_identical_figures_have_identical_svg():
+    assert figures.show(drawing()).data == figures.show(drawing()).data
+
+
+def test_the_look_does_not_depend_on_the_readers_settings():
+    usual = figures.show(drawing()).data
+    mpl.rcParams.update({"font.size": 30, "axes.facecolor": "black", "svg.hashsalt": None})
+    assert figures.show(drawing()).data == usual
+
+
+def test_the_svg_holds_neither_date_nor_version():
+    svg = figures.show(drawing()).data
+    assert svg.startswith("<svg")
+    assert "<dc:date>" not in svg
+    assert "Matplotlib v" not in svg
+    assert not re.search(r"\d{4}-\d{2}-\d{2}T", svg)
+
+
+def test_letters_are_paths():
+    assert "<text" not in figures.show(drawing()).data
+
+
+def test_show_closes_the_figure():
+    figure = drawing()
+    assert plt.fignum_exists(figure.number)
+    figures.show(figure)
+    assert not plt.fignum_exists(figure.number)
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "shape"), [(1, 1, ()), (2, 1, (2,)), (1, 3, (3,)), (3, 2, (2, 3))]
+)
+def test_new_returns_so_many_axes_in_a_figure_of_the_text_width(columns, rows, shape):
+    figure, axes = figures.new(columns, rows=rows, height=2.5)
+    assert np.shape(axes) == shape
+    assert len(figure.axes) == rows * columns
+    assert figure.get_size_inches().tolist() == [7.2, 2.5]
+
+
+def test_options_reach_subplots():
+    _, (left, right) = figures.new(2, sharey=True)
+    left.set_ylim(-3, 5)
+    assert right.get_ylim() == (-3, 5)
+
+
+def test_no_two_estimators_look_alike():
+    assert figures.STYLES.keys() == figures.COLOURS.keys() == figures.LINES.keys()
+    assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
+    assert len({figures.LINES[name] for name in ("k1", "k2", "k3", "other")}) == 4

@@ -1,0 +1,153 @@
+"""The exact twins: identities, degenerate pairs, and refusals."""
+
+import math
+
+import numpy as np
+import pytest
+import sympy as sp
+
+import klapprox as kl
+from klapprox.symbolic import (
+    FinitePair,
+    distributions,
+    k1,
+    k2,
+    k3,
+    k_lambda,
+    log_rational,
+    rational_pairs,
+)
+
+HALVES = ["1/2", "1/2"]
+PAIR = FinitePair.rational(["1/2", "1/3", "1/6"], ["1/6", "1/2", "1/3"])
+GENERIC = pytest.mark.parametrize("points", [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("ours", "package"),
+    [
+        (k1, kl.k1),
+        (k2, kl.k2),
+        (k3, kl.k3),
+        (k_lambda(sp.Rational(1, 4)), lambda x: kl.k_lambda(x, 0.25)),
+    ],
+    ids=["k1", "k2", "k3", "k_lambda"],
+)
+@pytest.mark.parametrize("log_r", [-2.0, 0.0, 0.5])
+def test_the_twins_have_the_values_of_the_estimators(ours, package, log_r):
+    exact = sp.Rational(log_r)
+    assert float(ours(sp.exp(exact), exact)) == pytest.approx(float(package(log_r)), rel=1e-14)
+
+
+@pytest.mark.parametrize("value", [1, 2, 12, "1/2", "8/9", "35/6", sp.Rational(49, 121)])
+def test_log_rational_is_the_logarithm_in_logarithms_of_primes(value):
+    result = log_rational(value)
+    assert float(result) == pytest.approx(math.log(sp.Rational(value)), abs=1e-15)
+    assert all(sp.isprime(log.args[0]) for log in result.atoms(sp.log))
+
+
+def test_log_rational_brings_equal_logarithms_to_equal_form():
+    assert log_rational("3/4") + log_rational("8/3") == log_rational(2)
+    assert log_rational(1) == 0
+    assert log_rational(0) == -sp.oo
+
+
+@pytest.mark.parametrize("value", [-1, "-1/2", 0.5, sp.pi, sp.oo, sp.nan, sp.Symbol("x")])
+def test_log_rational_refuses_what_is_no_nonnegative_rational(value):
+    with pytest.raises(ValueError, match=r"^value is .*; only nonnegative rationals"):
+        log_rational(value)
+
+
+@GENERIC
+def test_generic_pair_sums_to_one_and_obeys_the_identities(points):
+    pair = FinitePair.generic(points)
+    assert len(pair.q) == len(pair.p) == len(pair.log_q) == len(pair.log_p) == points
+    assert sp.expand(sum(pair.q)) == sp.expand(sum(pair.p)) == 1
+    lam = sp.Symbol("lambda")
+    for function in (k3, k_lambda(lam)):
+        assert sp.cancel(pair.mean(function) - pair.kl) == 0
+    assert sp.cancel(pair.mean(lambda r, log_r: r) - 1) == 0
+    assert sp.expand(pair.jeffreys - pair.reversed.jeffreys) == 0
+
+
+def test_the_variance_of_k_lambda_is_least_at_the_optimal_lambda():
+    lam = sp.Symbol("lambda")
+    slope = sp.diff(PAIR.variance(k_lambda(lam)), lam)
+    assert sp.simplify(slope.subs(lam, PAIR.optimal_lambda)) == 0
+    assert sp.diff(slope, lam) == 2 * PAIR.chi_squared
+
+
+def test_a_rational_pair_has_the_values_of_the_definitions():
+    q, p = np.array([1 / 2, 1 / 3, 1 / 6]), np.array([1 / 6, 1 / 2, 1 / 3])
+    assert float(PAIR.kl) == pytest.approx(np.sum(q * np.log(q / p)))
+    assert float(PAIR.reverse_kl) == pytest.approx(np.sum(p * np.log(p / q)))
+    assert PAIR.jeffreys == PAIR.kl + PAIR.reverse_kl
+    assert float(PAIR.chi_squared) == pytest.approx(np.sum(p**2 / q) - 1)
+    assert float(PAIR.optimal_lambda) == pytest.approx(float(PAIR.jeffreys / PAIR.chi_squared))
+    assert float(PAIR.variance(k1)) == pytest.approx(
+        np.sum(q * np.log(q / p) ** 2) - float(PAIR.kl) ** 2
+    )
+    assert PAIR.covariance(k1, k1) == PAIR.variance(k1)
+    assert PAIR.covariance(k1, lambda r, log_r: r) == -PAIR.jeffreys
+
+
+def test_reversed_twice_is_the_pair():
+    assert PAIR.reversed != PAIR
+    assert PAIR.reversed.reversed == PAIR
+    assert PAIR.reversed.kl == PAIR.reverse_kl
+
+
+def test_points_that_q_cannot_draw_are_left_out():
+    pair = FinitePair.rational([1, 0], HALVES)
+    assert pair.ratios == ((1, sp.Rational(1, 2), -sp.log(2)),)
+    assert pair.kl == sp.log(2)
+    assert pair.reverse_kl == sp.oo
+    # E_q r falls short of 1 by the mass that q misses, and E_q k3 of KL by the same.
+    assert pair.mean(lambda r, log_r: r) == sp.Rational(1, 2)
+    assert pair.mean(k3) == sp.log(2) - sp.Rational(1, 2)
+
+
+def test_points_that_p_excludes_make_kl_infinite():
+    pair = FinitePair.rational(HALVES, [1, 0])
+    assert pair.ratios[1] == (sp.Rational(1, 2), 0, -sp.oo)
+    assert pair.kl == pair.jeffreys == sp.oo
+    assert pair.reverse_kl == sp.log(2)
+    assert pair.chi_squared == 1
+
+
+@pytest.mark.parametrize("bad", [[], ["1/2"], ["1/2", "1/3"], ["3/2", "-1/2"], [0.1, 0.9]])
+@pytest.mark.parametrize("name", ["q", "p"])
+def test_what_is_no_law_is_refused_by_name(name, bad):
+    with pytest.raises(ValueError, match=f"^{name} is .*nonnegative and sum to 1"):
+        FinitePair.rational(**{"q": HALVES, "p": HALVES, name: bad})
+
+
+def test_laws_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"^q has 2 points and p 1"):
+        FinitePair.rational(HALVES, [1])
+
+
+@pytest.mark.parametrize(("points", "denominator"), [(1, 4), (2, 5), (3, 6), (4, 3)])
+def test_distributions_are_all_there_once(points, denominator):
+    positive = list(distributions(points, denominator))
+    every = list(distributions(points, denominator, positive=False))
+    # Compositions of the denominator into positive, or nonnegative, parts: stars and bars.
+    assert len(positive) == math.comb(denominator - 1, points - 1)
+    assert len(every) == math.comb(denominator + points - 1, points - 1)
+    assert len({tuple(law) for law in every}) == len(every)
+    assert all(sum(law) == 1 and min(law) >= 0 for law in every)
+    assert positive == [law for law in every if min(law) > 0]
+
+
+def test_rational_pairs_are_all_pairs_of_distributions():
+    laws = len(list(distributions(3, 5)))
+    assert len(list(rational_pairs(3, 5))) == laws**2
+    distinct = list(rational_pairs(3, 5, distinct=True))
+    assert len(distinct) == laws**2 - laws
+    assert all(pair.q != pair.p for pair in distinct)
+
+
+def test_gibbs_inequality_holds_with_equality_only_for_equal_laws():
+    for pair in rational_pairs(2, 6):
+        assert (pair.kl == 0) == (pair.q == pair.p)
+        assert pair.kl >= 0
