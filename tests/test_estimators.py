@@ -105,10 +105,11 @@ def test_k2_overflows_only_where_its_value_does(x, dtype):
 
 def test_longdouble_is_not_narrowed():
     x = np.array([-0.5, 1e-9, 2.0], dtype=np.longdouble)
-    exact = [mpmath.exp(v) - 1 - v for v in map(mpmath.mpf, x.astype(float).tolist())]
+    with mpmath.workprec(BITS):
+        exact = [float(EXACT[kl.k3](mpmath.mpf(v))) for v in x.astype(float).tolist()]
     value = kl.k3(x)
     assert value.dtype == np.longdouble
-    np.testing.assert_allclose(value.astype(float), np.array(exact, dtype=float), rtol=1e-15)
+    np.testing.assert_allclose(value.astype(float), exact, rtol=1e-15)
 
 
 @with_dtype
@@ -294,7 +295,7 @@ def test_log_ratio_keeps_the_dtype(dtype):
     assert kl.log_ratio(values, values).dtype == dtype
 
 
-@with_dtype
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_a_python_number_does_not_widen_a_log_ratio(dtype):
     values = np.zeros(2, dtype=dtype)
     assert kl.log_ratio(-1.0, values).dtype == kl.log_ratio(values, -1.0).dtype == dtype
@@ -367,10 +368,10 @@ def test_two_arrays_of_another_library_have_a_log_ratio():
 
 
 @pytest.mark.parametrize("number", [-1, -1.0, np.float64(-1)])
-def test_a_number_goes_with_an_array_of_any_library(number):
-    array = OtherArray([-1.0, -2.0])
-    assert kl.log_ratio(number, array).values.tolist() == [0.0, -1.0]
-    assert kl.log_ratio(array, number).values.tolist() == [0.0, 1.0]
+@pytest.mark.parametrize("name", ["log_q", "log_p"])
+def test_a_number_goes_with_an_array_of_any_library(name, number):
+    arguments = {"log_q": OtherArray([-1.0]), "log_p": OtherArray([-1.0]), name: number}
+    assert kl.log_ratio(**arguments).values.tolist() == [0.0]
 
 
 def test_arrays_of_two_libraries_do_not_mix():

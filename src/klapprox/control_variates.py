@@ -55,14 +55,19 @@ def leave_one_out(log_r: ArrayLike) -> float:
     0.0
     """
     x, y = _x_and_y(log_r, least=3)
+    if np.all(x == x[0]):
+        return float(np.mean(y))
     centred_x, centred_y = x - x.mean(), y - y.mean()
     # Removing the i-th of n values takes n/(n-1) times its centred square off the sum of squares.
     share = x.size / (x.size - 1)
     total = np.sum(centred_x**2)
     xx = total - share * centred_x**2
-    xx = np.where(xx > 1e-12 * total, xx, 0.0)  # all others equal, up to rounding
     xy = np.sum(centred_x * centred_y) - share * centred_x * centred_y
-    return float(np.mean(y + _safe_ratio(-xy, xx) * x))
+    cancels = xx <= 1e-3 * total  # at most one value can hold nearly all of the sum
+    slopes = -xy / np.where(cancels, 1.0, xx)
+    for i in np.flatnonzero(cancels):
+        slopes[i] = _slope(np.delete(x, i), np.delete(y, i))
+    return float(np.mean(y + slopes * x))
 
 
 def cross_fitted(log_r: ArrayLike) -> float:
@@ -94,15 +99,17 @@ def _x_and_y(log_r: ArrayLike, least: int) -> tuple[Floats, Floats]:
         raise ValueError(
             "log_r is -inf at a sample (p(x) = 0), so KL(q‖p) is infinite and no λ helps; use k1."
         )
+    if np.min(y) < -350:
+        raise ValueError(
+            f"log_r is {-np.min(y)} at a sample; above 350 the square of r overflows, and no λ can "
+            "be estimated: use k1."
+        )
     return np.expm1(-y), y
 
 
 def _slope(x: Floats, y: Floats) -> float:
+    """Return -Cov(x, y)/Var(x), and 0 (that is, k1) where x does not vary."""
+    if np.all(x == x[0]):  # compared exactly: the mean of equal values may be off by rounding
+        return 0.0
     centred = x - x.mean()
-    return float(_safe_ratio(-np.sum(centred * y), np.sum(centred**2)))
-
-
-def _safe_ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Return the quotient, and 0 (that is, k1) where x does not vary."""
-    varies = denominator > 0
-    return np.where(varies, numerator / np.where(varies, denominator, 1.0), 0.0)
+    return float(-np.sum(centred * (y - y.mean())) / np.sum(centred**2))

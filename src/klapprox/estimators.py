@@ -52,25 +52,27 @@ def log_ratio(log_q: Any, log_p: Any) -> Any:
     >>> log_ratio(np.log([0.5, 0.25]), np.log([0.25, 0.5])).round(4).tolist()
     [-0.6931, 0.6931]
     """
-    xp, log_q = _as_floating("log_q", log_q)
+    xp_q, log_q = _as_floating("log_q", log_q)
     xp_p, log_p = _as_floating("log_p", log_p)
-    if xp_p is not xp:
-        if xp is numpy_namespace and log_q.ndim == 0:
-            xp = xp_p
-        elif not (xp_p is numpy_namespace and log_p.ndim == 0):
-            raise TypeError(
-                f"log_q is an array of {xp.__name__} and log_p of {xp_p.__name__}; "
-                "convert one of them so that both are of one kind."
-            )
-    for name, value in (("log_q", log_q), ("log_p", log_p)):
-        _refuse_nan(xp, name, value)
-    if bool(xp.any(xp.isinf(log_q))):
+    _refuse_nan(xp_q, "log_q", log_q)
+    _refuse_nan(xp_p, "log_p", log_p)
+    if bool(xp_q.any(xp_q.isinf(log_q))):
         raise ValueError(
             "log_q is infinite at a sample. A point with q(x) = 0 cannot have been drawn from q: "
             "check that log_q scores the distribution that generated the samples, and mask padding."
         )
-    if bool(xp.any(log_p == math.inf)):
+    if bool(xp_p.any(log_p == math.inf)):
         raise ValueError("log_p is +inf at a sample; log-probabilities are finite or -inf.")
+    # A number takes the kind and the dtype of the array it meets.
+    if xp_q is numpy_namespace and log_q.ndim == 0 < log_p.ndim:
+        log_q = float(log_q)
+    elif xp_p is numpy_namespace and log_p.ndim == 0 < log_q.ndim:
+        log_p = float(log_p)
+    elif xp_p is not xp_q:
+        raise TypeError(
+            f"log_q is an array of {xp_q.__name__} and log_p of {xp_p.__name__}; "
+            "convert one of them so that both are of one kind."
+        )
     try:
         return log_p - log_q
     except (ValueError, RuntimeError, TypeError) as error:
@@ -148,8 +150,8 @@ def k2(log_r: Any) -> Any:
     >>> k2(np.array([-0.5, 0.25])).tolist()
     [0.125, 0.03125]
     """
-    _, log_r = _checked(log_r)
-    return log_r * log_r * 0.5
+    xp, log_r = _checked(log_r)
+    return _in_wider_dtype(xp, lambda _, x: x * (0.5 * x), log_r)
 
 
 def k3(log_r: Any) -> Any:
@@ -224,6 +226,8 @@ def k_lambda(log_r: Any, lam: float) -> Any:
     >>> bool(np.all(k_lambda(x, 1.0) == k3(x)))
     True
     """
+    if not isinstance(lam, int | float | np.floating):
+        raise TypeError(f"lam is {lam!r}; λ must be a number.")
     if not math.isfinite(lam):
         raise ValueError(f"lam is {lam}; λ must be a finite number.")
     xp, log_r = _checked(log_r)
@@ -232,7 +236,7 @@ def k_lambda(log_r: Any, lam: float) -> Any:
 
     def formula(xp: Any, x: Any) -> Any:
         # λ(r - 1 - log r) + (λ - 1) log r keeps the accuracy of k3 at λ = 1.
-        return lam * _expm1_minus(xp, x) + (lam - 1.0) * xp.where(xp.isinf(x), 0.0 * lam, x)
+        return lam * _expm1_minus(xp, x) + (lam - 1.0) * xp.where(xp.isinf(x), xp.zeros_like(x), x)
 
     def at_minus_infinity(xp: Any, x: Any) -> Any:
         return xp.where(xp.isinf(x), -x, formula(xp, x))
@@ -273,10 +277,11 @@ def k3_forward(log_r: Any) -> Any:
     xp, log_r = _checked(log_r)
 
     def formula(xp: Any, x: Any) -> Any:
-        # r log r - (r - 1) = r k3(1/r); at r = 0 its limit is 1.
-        finite = xp.where(xp.isinf(x), xp.zeros_like(x), x)
-        value = xp.exp(finite) * _expm1_minus(xp, -finite)
-        return xp.where(xp.isinf(x), xp.ones_like(x), value)
+        # r log r - (r - 1) = r k3(1/r); below -50 it is 1 to rounding, and 1/r may overflow.
+        is_one = x < -50.0
+        moderate = xp.where(is_one, xp.zeros_like(x), x)
+        value = xp.exp(moderate) * _expm1_minus(xp, -moderate)
+        return xp.where(is_one, xp.ones_like(x), value)
 
     return _in_wider_dtype(xp, formula, log_r)
 
@@ -296,7 +301,7 @@ def _expm1_minus(xp: Any, x: Any) -> Any:
 def _in_wider_dtype(xp: Any, formula: Any, x: Any) -> Any:
     """Evaluate the formula one precision up and round once."""
     dtype = x.dtype
-    if dtype == xp.float64:
+    if xp.finfo(dtype).bits >= 64:
         return formula(xp, x)
     wider = xp.float64 if dtype == xp.float32 else xp.float32
     return xp.astype(formula(xp, xp.astype(x, wider)), dtype)
@@ -304,7 +309,7 @@ def _in_wider_dtype(xp: Any, formula: Any, x: Any) -> Any:
 
 def _as_floating(name: str, value: Any) -> tuple[Any, Any]:
     """Return the array namespace and the value as a floating-point array of it."""
-    if isinstance(value, bool | int | float):
+    if isinstance(value, int | float):
         return numpy_namespace, np.asarray(float(value))
     try:
         xp = array_namespace(value)

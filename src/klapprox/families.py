@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from klapprox.estimators import k3
+
 __all__ = ["Bernoulli", "Exponential", "Normal", "PairMoments", "Poisson", "moments"]
 
 
@@ -74,6 +76,9 @@ F = TypeVar("F", bound=Family)
 def moments(q: F, p: F) -> PairMoments:
     """Return the exact divergences of a pair and the moments of k1, k2, k3 under x ~ q.
 
+    The divergences are accurate however close the two laws are; ``var_k2`` and ``var_k3`` are small
+    differences of larger terms and lose relative accuracy, about 1e-16/KL, near q = p.
+
     Examples
     --------
     >>> m = moments(Normal(0.0, 1.0), Normal(1.0, 1.0))
@@ -132,9 +137,9 @@ class Normal:
 
     def kl(self, p: "Normal") -> float:
         """Return KL(self‖p)."""
-        variance_ratio = (self.sd / p.sd) ** 2
+        log_variance_ratio = -2 * _log_ratio(p.sd, self.sd)
         shift = (self.mean - p.mean) / p.sd
-        return 0.5 * (variance_ratio - 1 - math.log(variance_ratio) + shift**2)
+        return 0.5 * (float(k3(log_variance_ratio)) + shift**2)
 
     def chi_squared_from(self, p: "Normal") -> float:
         """Return χ²(p‖self), finite iff p's variance is below twice this one's."""
@@ -179,8 +184,7 @@ class Exponential:
 
     def kl(self, p: "Exponential") -> float:
         """Return KL(self‖p)."""
-        ratio = p.rate / self.rate
-        return ratio - 1 - math.log(ratio)
+        return float(k3(_log_ratio(p.rate, self.rate)))
 
     def chi_squared_from(self, p: "Exponential") -> float:
         """Return χ²(p‖self), finite iff p's rate exceeds half of this one."""
@@ -209,7 +213,7 @@ class Poisson:
 
     def kl(self, p: "Poisson") -> float:
         """Return KL(self‖p)."""
-        return self.mean * math.log(self.mean / p.mean) + p.mean - self.mean
+        return self.mean * float(k3(_log_ratio(p.mean, self.mean)))
 
     def chi_squared_from(self, p: "Poisson") -> float:
         """Return χ²(p‖self)."""
@@ -241,7 +245,7 @@ class Bernoulli:
     def kl(self, p: "Bernoulli") -> float:
         """Return KL(self‖p)."""
         a, b = self.probability, p.probability
-        return a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b))
+        return a * float(k3(_log_ratio(b, a))) + (1 - a) * float(k3(_log_ratio(1 - b, 1 - a)))
 
     def chi_squared_from(self, p: "Bernoulli") -> float:
         """Return χ²(p‖self)."""
@@ -254,6 +258,13 @@ class Bernoulli:
         spread = a * (1 - a)
         unit = CentralMoments(spread, spread * (1 - 2 * a), spread * (1 - 3 * spread))
         return unit.scaled(math.log(b) - math.log1p(-b) - math.log(a) + math.log1p(-a))
+
+
+def _log_ratio(numerator: float, denominator: float) -> float:
+    """Return the logarithm of a quotient, accurate when it is near 1."""
+    if 0.5 < numerator / denominator < 2:
+        return math.log1p((numerator - denominator) / denominator)
+    return math.log(numerator) - math.log(denominator)
 
 
 def _expm1(exponent: float) -> float:

@@ -191,17 +191,23 @@ def _sides_differ_in_source() -> bool:
     """Whether the call two frames up writes its second and third argument differently."""
     frame = inspect.getframeinfo(sys._getframe(3))
     span = frame.positions
-    if span is None or span.lineno is None or span.end_lineno is None:
+    lines = linecache.getlines(frame.filename)
+    # There are no columns under python -X no_debug_ranges, and no lines for code made by exec.
+    if not lines or span is None or span.lineno is None or span.col_offset is None:
         return False
-    lines = linecache.getlines(frame.filename)[span.lineno - 1 : span.end_lineno]
-    if not lines:
-        return False
+    lines = lines[span.lineno - 1 : span.end_lineno]
     lines[-1] = lines[-1].encode()[: span.end_col_offset].decode()
     lines[0] = lines[0].encode()[span.col_offset :].decode()
-    call = ast.parse(textwrap.dedent("".join(lines)), mode="eval").body
-    assert isinstance(call, ast.Call)
-    arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
-    return ast.dump(arguments[1]) != ast.dump(arguments[2])
+    try:
+        call = ast.parse(textwrap.dedent("".join(lines)), mode="eval").body
+    except SyntaxError:  # a statement makes the claim, for example a loop over map(equal, ...)
+        return False
+    if not isinstance(call, ast.Call):
+        return False
+    named = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg != "digits"}
+    arguments = [named.pop("words")] if "words" in named else []
+    arguments += [*call.args, *named.values()]
+    return len(arguments) == 3 and ast.dump(arguments[1]) != ast.dump(arguments[2])
 
 
 def _cases(claim: Claim) -> list[tuple[Any, Any]]:
@@ -211,7 +217,9 @@ def _cases(claim: Claim) -> list[tuple[Any, Any]]:
         count = max(len(left), len(right))
         left, right = left * (count // len(left)), right * (count // len(right))
     if len(left) != len(right):
-        raise VerificationError(f"{len(left)} values on the left, {len(right)} on the right.")
+        raise VerificationError(
+            f"{claim.words}: {len(left)} values on the left, {len(right)} on the right."
+        )
     if not left:
         raise VerificationError(f"{claim.words}: there are no cases; nothing is claimed.")
     return list(zip(left, right, strict=True))
@@ -237,7 +245,7 @@ def _exact(value: Any) -> Any:
         value = sp.Rational(value.numerator, value.denominator)
     elif isinstance(value, Integral):
         value = sp.Integer(int(value))
-    if not isinstance(value, sp.Basic) or value.has(sp.Float):
+    if not isinstance(value, sp.Expr) or value.has(sp.Float):
         raise VerificationError(
             f"{value!r} is not exact; use rationals and SymPy, or verify.close for quadrature."
         )
@@ -262,7 +270,7 @@ def _magnitude(expression: Any) -> Any:
 
 def _is_surely_nonzero(expression: Any) -> bool:
     magnitude = _magnitude(expression)
-    return bool(magnitude.is_number and magnitude > sp.Float(10) ** (10 - DIGITS))
+    return bool(magnitude.is_finite and magnitude > sp.Float(10) ** (10 - DIGITS))
 
 
 def _is_zero(expression: Any) -> bool:
@@ -326,16 +334,19 @@ def _decide_less_than(left: Any, right: Any, _: int) -> str:
 def _certify_positive(gap: Any) -> str:
     value = sp.N(gap, DIGITS)
     if not (value.is_real and value > sp.Float(10) ** (10 - DIGITS)):
-        raise VerificationError(f"false: right - left = {_shown(gap)}")
+        raise VerificationError(f"false, or too close to certify: right - left = {_shown(gap)}")
     return f"certified to {DIGITS} digits"
 
 
 def _decide_close(left: Any, right: Any, digits: int) -> str:
     with mpmath.workdps(max(digits, 15) + 15):
-        a, b = (
-            mpmath.mpmathify(sp.N(v, digits + 15) if isinstance(v, sp.Basic) else v)
-            for v in (left, right)
-        )
+        try:
+            a, b = (
+                mpmath.mpmathify(sp.N(v, digits + 15) if isinstance(v, sp.Basic) else v)
+                for v in (left, right)
+            )
+        except TypeError:  # an infinity of SymPy, a symbol, None
+            a = b = mpmath.nan
         if not (mpmath.isfinite(a) and mpmath.isfinite(b)):
             raise VerificationError(f"{left} against {right}: only finite numbers can be close.")
         residual = abs(a - b)
