@@ -55,7 +55,7 @@ test-unit: $(READY) ## only the package and the guards, with branch coverage
 
 .PHONY: test-site
 test-site: _build/.book ## open every page of the built site in headless Chromium
-	@$(BIN)/pytest --quiet tests/site --site $(SITE)
+	@$(BIN)/pytest --quiet -n 2 tests/site --site $(SITE)
 
 .PHONY: chapter
 chapter: $(READY) ## re-execute, test and build one chapter: make chapter CHAPTER=k1

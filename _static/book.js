@@ -14,3 +14,6 @@ window.addEventListener("load", () => {
   makeScrollersReachable();
   window.MathJax?.startup?.promise?.then(makeScrollersReachable);
 });
+
+// From file:// a browser lets no script read the pages that a search found, so their excerpts are left out.
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;

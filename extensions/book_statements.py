@@ -121,12 +121,25 @@ def setup(app: Any) -> dict[str, Any]:
             return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
     app.add_directive("all-results", AllResults)
-    app.connect("doctree-read", _tidy_proofs)
+    app.connect("doctree-read", _tidy_boxes)
+    app.connect("html-page-context", _without_thebe, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def _tidy_proofs(_app: Any, doctree: Any) -> None:
-    """Set "Proof." in italics, and mend the ids that sphinx-proof repeats for every box."""
+def _without_thebe(_app: Any, _page: str, _template: str, context: Any, _doctree: Any) -> None:
+    """Take out the scripts of live cells, which Jupyter Book adds twice even where they are off.
+
+    The second copy declares the same constants again, which is an error in the console.
+    """
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if "thebe" not in f"{script.filename}{script.attributes.get('body')}".lower()
+    ]
+
+
+def _tidy_boxes(_app: Any, doctree: Any) -> None:
+    """Set "Proof." in italics, and mend the ids that sphinx-proof and sphinx-exercise repeat."""
     from docutils import nodes
 
     for box in doctree.findall(nodes.admonition):
@@ -141,7 +154,7 @@ def _tidy_proofs(_app: Any, doctree: Any) -> None:
                     nodes.Text(text[len("Proof.") :]),
                 ]
     for section in doctree.findall(nodes.section):
-        if section["ids"] == ["proof-content"]:
+        if section["ids"] in (["proof-content"], ["exercise-content"], ["solution-content"]):
             section["ids"] = [section.parent["ids"][0] + "-content"]
 
 

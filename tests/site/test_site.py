@@ -1,0 +1,423 @@
+"""Every page of the built site in a browser: ``make test-site``.
+
+A check is a function that takes what it needs and raises AssertionError. The last tests plant one
+fault each in a small page and want the check to find it.
+"""
+
+import dataclasses
+import functools
+import html.parser
+import itertools
+import urllib.parse
+
+import pytest
+
+WIDTHS = {1280: 800, 390: 844}  # width: height
+COMBINATIONS = list(itertools.product(["http", "file"], WIDTHS, ["light", "dark"]))
+# Pages that Sphinx makes without a source: nobody can give them a description.
+GENERATED = {"genindex.html", "prf-prf.html", "search.html"}
+
+# --- Opening a page ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Visit:
+    """A page, the addresses it asked for, and what went wrong on it."""
+
+    page: object
+    requests: list = dataclasses.field(default_factory=list)
+    problems: list = dataclasses.field(default_factory=list)
+
+    def __post_init__(self):
+        on, problem = self.page.on, self.problems.append
+        on("request", lambda request: self.requests.append(request.url))
+        on("requestfailed", lambda request: problem(f"failed: {request.url} {request.failure}"))
+        on("response", lambda r: problem(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        on("pageerror", lambda error: problem(f"uncaught: {error}"))
+        on("console", lambda m: problem(f"console: {m.text}") if m.type == "error" else None)
+
+    def open(self, url):
+        """Go to the page and wait until its formulas are set."""
+        self.page.goto(url)
+        self.page.evaluate("window.MathJax?.startup?.promise?.then(() => null)")
+        return self
+
+
+@pytest.fixture(scope="module")
+def contexts(browser):
+    """Browser contexts by width and colour scheme, kept so that the pages share a cache."""
+
+    @functools.cache
+    def get(width, scheme):
+        size = {"width": width, "height": WIDTHS[width]}
+        return browser.new_context(viewport=size, color_scheme=scheme)
+
+    return get
+
+
+@pytest.fixture
+def visit(contexts):
+    """A function that opens an address in a page of its own."""
+    pages = []
+
+    def open_page(url, width=1280, scheme="light"):
+        pages.append(contexts(width, scheme).new_page())
+        return Visit(pages[-1]).open(url)
+
+    yield open_page
+    for page in pages:
+        page.close()
+
+
+# --- Checks in the browser -----------------------------------------------------------------------
+
+
+def check_requests(visit, base):
+    """Nothing is asked for outside the site."""
+    foreign = [url for url in visit.requests if not url.startswith((base, "data:", "blob:"))]
+    assert not foreign, f"requests that leave the site: {foreign}"
+
+
+def check_problems(visit):
+    """No error in the console, no uncaught error, no failed request."""
+    assert not visit.problems, visit.problems
+
+
+def check_formulas(page):
+    """No MathJax error, and no TeX that MathJax did not set."""
+    errors = page.eval_on_selector_all("mjx-merror", "all => all.map(e => e.outerHTML)")
+    assert not errors, f"MathJax errors: {errors}"
+    raw = page.evaluate(r"""() => {
+      const root = document.querySelector('article') ?? document.querySelector('main') ?? document.body, raw = [];
+      const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+      while (walker.nextNode()) {
+        const text = walker.currentNode.data, parent = walker.currentNode.parentElement;
+        if (/\$\$|\\[()[\]]|\\[a-zA-Z]{2}/.test(text)
+            && !parent.closest('pre, code, script, style, mjx-container')) raw.push(text.trim());
+      }
+      return raw;
+    }""")
+    assert not raw, f"raw TeX: {raw}"
+
+
+def check_page_width(page):
+    """The page does not scroll sideways."""
+    wide, inner = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert wide <= inner, f"the page is {wide} px wide in a window of {inner} px"
+
+
+def check_scheme(page, scheme):
+    """The colour scheme is applied: the theme's attribute and the background itself."""
+    theme, colour = page.evaluate(
+        "[document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]"
+    )
+    assert theme == scheme, f"data-theme is {theme}, wanted {scheme}"
+    # rgb(...) or rgba(...); a transparent body shows the browser's canvas, which counts as a fault.
+    red, green, blue, *alpha = (float(x) for x in colour[colour.index("(") + 1 : -1].split(","))
+    assert alpha in ([], [1.0]), f"the background is transparent: {colour}"
+    luminance = (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
+    assert luminance < 0.2 if scheme == "dark" else luminance > 0.8, f"{scheme}: {colour}"
+
+
+def check_images(page):
+    """Every image of the article has a text, has loaded and fits its column."""
+    faults = page.evaluate("""async () => {
+      const faults = [], root = document.querySelector('article') ?? document.querySelector('main') ?? document.body;
+      for (const image of root.querySelectorAll('img')) {
+        image.loading = 'eager';
+        await image.decode().catch(() => null);
+        const say = fault => faults.push(`${image.getAttribute('src').slice(0, 80)} ${fault}`);
+        if (!image.alt.trim()) say('has no alt');
+        if (!image.naturalWidth) say('has not loaded');
+        // The column is the nearest ancestor laid out as a block.
+        let column = image.parentElement;
+        while (getComputedStyle(column).display.startsWith('inline')) column = column.parentElement;
+        const width = image.getBoundingClientRect().width;
+        if (width > column.clientWidth + 1) say(`is ${width} px in ${column.clientWidth} px`);
+      }
+      return faults;
+    }""")
+    assert not faults, faults
+
+
+def check_column(page):
+    """Nothing sticks out of the text column, unless a box that itself fits lets one scroll to it.
+
+    A box that cuts off what does not fit (``overflow: hidden``) does not count as scrolling.
+    """
+    faults = page.evaluate("""() => {
+      const root = document.querySelector('article') ?? document.querySelector('main') ?? document.body, faults = [];
+      const style = getComputedStyle(root), box = root.getBoundingClientRect();
+      const left = box.left + parseFloat(style.paddingLeft) - 1;
+      const right = box.right - parseFloat(style.paddingRight) + 1;
+      const fits = e => {
+        const r = e.getBoundingClientRect();
+        return !r.width || !r.height || (r.left >= left && r.right <= right);
+      };
+      const scrolls = e => /auto|scroll/.test(getComputedStyle(e).overflowX);
+      const reachable = e => {
+        for (let p = e.parentElement; p && p !== root; p = p.parentElement)
+          if (scrolls(p) && fits(p)) return true;
+        return false;
+      };
+      const wanted = 'pre, table, .math, mjx-container, img, svg, p, li, h1, h2, h3, div, code';
+      for (const e of root.querySelectorAll(wanted)) {
+        if (e.parentElement.closest('mjx-container, svg') || !e.checkVisibility()) continue;
+        const r = e.getBoundingClientRect(), name = e.outerHTML.slice(0, 120);
+        const where = `from ${Math.round(r.left)} to ${Math.round(r.right)} px`;
+        if (!fits(e) && !reachable(e))
+          faults.push(`${name} ${where}, the column from ${left + 1} to ${right - 1} px`);
+        else if (e.matches('pre, table, .math') && e.scrollWidth > e.clientWidth + 1
+                 && getComputedStyle(e).overflowX === 'hidden')
+          faults.push(`${name} cuts off what does not fit`);
+      }
+      return faults;
+    }""")
+    assert not faults, "\n".join(faults)
+
+
+def check_outline(page, described=True):
+    """One visible h1, no skipped heading level, a language, a title and a description."""
+    # The theme has a second h1 for printing only, and hides it on the screen.
+    levels = page.evaluate(
+        """[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')]
+           .filter(h => h.checkVisibility()).map(h => Number(h.tagName[1]))"""
+    )
+    assert levels.count(1) == 1, f"{levels.count(1)} visible h1"
+    skips = [(a, b) for a, b in itertools.pairwise([0, *levels]) if b > a + 1]
+    assert not skips, f"headings skip levels: {skips}"
+    assert page.evaluate("document.documentElement.lang"), "html has no lang"
+    assert page.title().strip(), "no title"
+    description = page.evaluate("document.querySelector('meta[name=description]')?.content")
+    assert not described or (description or "").strip(), "no meta description"
+
+
+def check_keyboard(page):
+    """The first Tab reaches a link (the skip link) that is in view and marked as focused."""
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(300)  # the skip link slides in
+    assert page.evaluate("document.activeElement.matches('a[href]')"), "Tab reaches no link"
+    assert page.evaluate("""() => {
+      const e = document.activeElement, r = e.getBoundingClientRect(), style = getComputedStyle(e);
+      const marked = (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0)
+        || style.boxShadow !== 'none';
+      return marked && e.checkVisibility({opacityProperty: true, visibilityProperty: true})
+        && r.width > 1 && r.top >= 0 && r.left >= 0 && r.bottom <= innerHeight;
+    }"""), "the focused link is not visibly focused"
+
+
+def check_search(page, word):
+    """Ctrl+K opens the search box, and a word of the book has results."""
+    page.keyboard.press("Control+k")
+    page.keyboard.type(word)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?*", timeout=5000)
+    # Results appear one by one; the summary is written when all are there.
+    page.wait_for_function(
+        "/finished|did not match/.test(document.querySelector('.search-summary')?.innerText)",
+        timeout=5000,
+    )
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#search-results li a").count(), f"no result for {word}"
+
+
+def unfold(page):
+    """Open what the reader may open: folded code and dropdown boxes."""
+    page.evaluate("""() => {
+      for (const e of document.querySelectorAll('details')) e.open = true;
+      for (const e of document.querySelectorAll('.toggle-hidden'))
+        e.classList.remove('toggle-hidden');
+    }""")
+
+
+# --- Checks of the files -------------------------------------------------------------------------
+
+
+class Anchors(html.parser.HTMLParser):
+    """The ids, link targets and ids within the article of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.article_ids, self._in_article = [], [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self._in_article |= tag == "article"
+        if attributes.get("id"):
+            self.ids.append(attributes["id"])
+            if self._in_article:
+                self.article_ids.append(attributes["id"])
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+
+    def handle_endtag(self, tag):
+        self._in_article &= tag != "article"
+
+
+@functools.cache
+def anchors(path):
+    return Anchors(path.read_text(encoding="utf-8"))
+
+
+def check_links(path, site):
+    """Links within the site, and their fragments, lead somewhere."""
+    broken = []
+    for link in anchors(path).links:
+        url = urllib.parse.urlsplit(link)
+        if url.scheme or url.netloc:
+            continue
+        target = (path.parent / urllib.parse.unquote(url.path)).resolve() if url.path else path
+        fragment = urllib.parse.unquote(url.fragment)
+        inside = target.is_file() and target.is_relative_to(site)
+        if not inside or (fragment and fragment not in anchors(target).ids):
+            broken.append(link)
+    assert not broken, f"broken links: {broken}"
+
+
+def check_ids(path):
+    """No id occurs twice in a page."""
+    ids = anchors(path).ids
+    twice = {name for name in ids if ids.count(name) > 1}
+    assert not twice, f"ids that occur twice: {twice}"
+
+
+# --- The site ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("served", "width", "scheme"), COMBINATIONS)
+def test_page(visit, bases, page_path, served, width, scheme):
+    base = bases[served]
+    opened = visit(base + page_path, width, scheme)
+    page = opened.page
+    unfold(page)
+    checks = {
+        check_formulas: (page,),
+        check_page_width: (page,),
+        check_scheme: (page, scheme),
+        check_images: (page,),
+        check_column: (page,),
+        check_outline: (page, page_path not in GENERATED),
+        check_requests: (opened, base),  # these two last: the others may bring something to light
+        check_problems: (opened,),
+    }
+    faults = []
+    for check, arguments in checks.items():  # all of them, so that one run shows every fault
+        try:
+            check(*arguments)
+        except AssertionError as fault:
+            faults.append(f"{check.__name__}: {fault}")
+    if faults:
+        pytest.fail("\n".join(faults), pytrace=False)
+
+
+def test_files(site, page_path):
+    check_links(site / page_path, site)
+    check_ids(site / page_path)
+
+
+@pytest.mark.parametrize(("served", "width", "scheme"), COMBINATIONS)
+def test_keyboard(visit, bases, served, width, scheme):
+    check_keyboard(visit(f"{bases[served]}index.html", width, scheme).page)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("served", ["http", "file"])
+def test_search(visit, bases, served, width):
+    opened = visit(f"{bases[served]}index.html", width)
+    check_search(opened.page, "jeffreys")
+    check_requests(opened, bases[served])
+    check_problems(opened)
+
+
+# --- The checks find a planted fault -------------------------------------------------------------
+
+SOUND = """<!DOCTYPE html><html lang="en" data-theme="light"><head><meta charset="utf-8">
+<title>Sound</title><meta name="description" content="A page without a fault.">
+<style>body {background: white} article {width: 300px}</style><link rel="icon" href="data:,"></head>
+<body><a href="#end">Skip</a><article><h1>One</h1><h2>Two</h2>
+<p>Text, <code>\\mathrm</code>.</p>
+<div style="overflow-x: auto"><pre style="width: 600px">-</pre></div>
+<img alt="A dot" src="data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw==">
+<p id="end">End.</p></article></body></html>"""
+
+# What is replaced in the sound page, by what, and the check that must notice.
+PLANTED = [
+    ("End.", '<script src="https://example.invalid/x.js"></script>', "requests"),
+    ("End.", '<script src="https://example.invalid/x.js"></script>', "problems"),
+    ("End.", '<script>console.error("no")</script>', "problems"),
+    ("End.", '<script>throw Error("no")</script>', "problems"),
+    ("End.", '<img alt="x" src="missing.png">', "problems"),
+    ("End.", "<mjx-merror>no</mjx-merror>", "formulas"),
+    ("End.", "$$x$$", "formulas"),
+    ("End.", r"\(x\)", "formulas"),
+    ("End.", r"\mathrm x", "formulas"),
+    ("End.", '<div style="width: 2000px">-</div>', "page_width"),
+    ('data-theme="light"', 'data-theme="dark"', "scheme"),
+    ("background: white", "background: black", "scheme"),
+    ('alt="A dot"', "", "images"),
+    ('alt="A dot"', 'alt=" "', "images"),
+    ("data:image/gif", "missing.png?", "images"),
+    ('alt="A dot"', 'alt="A dot" style="width: 400px"', "images"),
+    ("overflow-x: auto", "", "column"),
+    ("overflow-x: auto", "overflow-x: hidden", "column"),
+    ("overflow-x: auto", "overflow-x: auto; width: 400px", "column"),
+    ("End.", '<table style="width: 400px"><td>-</table>', "column"),
+    ("<h2>Two</h2>", "<h1>Two</h1>", "outline"),
+    ("<h1>One</h1>", "", "outline"),
+    ("<h2>Two</h2>", "<h3>Two</h3>", "outline"),
+    ('lang="en"', "", "outline"),
+    ("<title>Sound</title>", "", "outline"),
+    ("A page without a fault.", "", "outline"),
+    ('<a href="#end">', "<a>", "keyboard"),
+    ("</style>", "a:focus {outline: none}</style>", "keyboard"),
+    ("</style>", "a {position: absolute; top: -99px}</style>", "keyboard"),
+    ("#end", "#no", "links"),
+    ("#end", "no.html", "links"),
+    ("#end", "../outside.html", "links"),
+    ("<h2>", '<h2 id="end">', "ids"),
+]
+
+
+def run_check(name, visit, folder):
+    """Run one check on folder/page.html."""
+    path, base = folder / "page.html", f"{folder.as_uri()}/"
+    if name == "links":
+        return check_links(path, folder)
+    if name == "ids":
+        return check_ids(path)
+    opened = visit(base + path.name)
+    if name == "requests":
+        return check_requests(opened, base)
+    if name == "problems":
+        return check_problems(opened)
+    arguments = ["light"] if name == "scheme" else []
+    return globals()[f"check_{name}"](opened.page, *arguments)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An empty folder, next to which there is a page outside it."""
+    (tmp_path / "outside.html").write_text(SOUND)
+    (tmp_path / "site").mkdir()
+    return tmp_path / "site"
+
+
+@pytest.mark.parametrize("name", sorted({name for _, _, name in PLANTED}))
+def test_sound_page_passes(visit, folder, name):
+    (folder / "page.html").write_text(SOUND)
+    run_check(name, visit, folder)
+
+
+@pytest.mark.parametrize(("sound", "fault", "name"), PLANTED)
+def test_planted_fault_is_found(visit, folder, sound, fault, name):
+    assert sound in SOUND
+    (folder / "page.html").write_text(SOUND.replace(sound, fault))
+    with pytest.raises(AssertionError):
+        run_check(name, visit, folder)
+
+
+def test_search_without_results_is_found(visit, bases):
+    opened = visit(f"{bases['http']}index.html")
+    with pytest.raises(AssertionError):
+        check_search(opened.page, "zzxqy")
