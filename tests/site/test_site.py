@@ -72,6 +72,13 @@ def visit(contexts):
 # --- Checks in the browser -----------------------------------------------------------------------
 
 
+def content(page):
+    """The text of a page without its menus; a page that Sphinx makes may have no article."""
+    return (
+        page.query_selector("article") or page.query_selector("main") or page.query_selector("body")
+    )
+
+
 def check_requests(visit, base):
     """Nothing is asked for outside the site."""
     foreign = [url for url in visit.requests if not url.startswith((base, "data:", "blob:"))]
@@ -87,8 +94,9 @@ def check_formulas(page):
     """No MathJax error, and no TeX that MathJax did not set."""
     errors = page.eval_on_selector_all("mjx-merror", "all => all.map(e => e.outerHTML)")
     assert not errors, f"MathJax errors: {errors}"
-    raw = page.evaluate(r"""() => {
-      const root = document.querySelector('article') ?? document.querySelector('main') ?? document.body, raw = [];
+    raw = page.evaluate(
+        r"""root => {
+      const raw = [];
       const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
       while (walker.nextNode()) {
         const text = walker.currentNode.data, parent = walker.currentNode.parentElement;
@@ -96,7 +104,9 @@ def check_formulas(page):
             && !parent.closest('pre, code, script, style, mjx-container')) raw.push(text.trim());
       }
       return raw;
-    }""")
+    }""",
+        content(page),
+    )
     assert not raw, f"raw TeX: {raw}"
 
 
@@ -121,8 +131,9 @@ def check_scheme(page, scheme):
 
 def check_images(page):
     """Every image of the article has a text, has loaded and fits its column."""
-    faults = page.evaluate("""async () => {
-      const faults = [], root = document.querySelector('article') ?? document.querySelector('main') ?? document.body;
+    faults = page.evaluate(
+        """async root => {
+      const faults = [];
       for (const image of root.querySelectorAll('img')) {
         image.loading = 'eager';
         await image.decode().catch(() => null);
@@ -136,7 +147,9 @@ def check_images(page):
         if (width > column.clientWidth + 1) say(`is ${width} px in ${column.clientWidth} px`);
       }
       return faults;
-    }""")
+    }""",
+        content(page),
+    )
     assert not faults, faults
 
 
@@ -145,8 +158,9 @@ def check_column(page):
 
     A box that cuts off what does not fit (``overflow: hidden``) does not count as scrolling.
     """
-    faults = page.evaluate("""() => {
-      const root = document.querySelector('article') ?? document.querySelector('main') ?? document.body, faults = [];
+    faults = page.evaluate(
+        """root => {
+      const faults = [];
       const style = getComputedStyle(root), box = root.getBoundingClientRect();
       const left = box.left + parseFloat(style.paddingLeft) - 1;
       const right = box.right - parseFloat(style.paddingRight) + 1;
@@ -172,7 +186,9 @@ def check_column(page):
           faults.push(`${name} cuts off what does not fit`);
       }
       return faults;
-    }""")
+    }""",
+        content(page),
+    )
     assert not faults, "\n".join(faults)
 
 
