@@ -175,8 +175,8 @@ def _table(path: Path) -> list[str]:
     lines = [
         "::::{container} stacked",
         "",
-        "| statement | label | check | covers |",
-        "|---|---|---|---|",
+        "| statement and label | check | covers |",
+        "|---|---|---|",
     ]
     for statement in statements(path):
         if statement.kind in LABELLED:
@@ -184,8 +184,7 @@ def _table(path: Path) -> list[str]:
             kinds = dict.fromkeys(kind for check in found for kind in check.kinds)
             covers = "; ".join(dict.fromkeys(check.scope for check in found))
             cells_of_row = (
-                f"{{prf:ref}}`{statement.label}` {statement.title}",
-                f"`{statement.label}`",
+                f"{{prf:ref}}`{statement.label}` {statement.title} `{statement.label}`",
                 ", ".join(kinds),
                 covers.replace("|", r"\|"),
             )
