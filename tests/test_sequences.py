@@ -97,6 +97,24 @@ def test_controlled_moments_and_their_least_variance(pair, length, seed):
         assert least <= expected.variance + 1e-12
 
 
+@given(pairs().filter(lambda pair: pair.end is None))
+def test_long_run_rates(pair):
+    growth = pair.mean_squared_ratio(301) / pair.mean_squared_ratio(300)
+    assert pair.ratio_growth() == pytest.approx(growth, rel=1e-8)
+    assert pair.ratio_growth() >= 1 - 1e-12
+    for name in ESTIMATORS:
+        step = pair.token_level(name, 301).variance - pair.token_level(name, 300).variance
+        assert pair.variance_rate(name) == pytest.approx(step, rel=1e-6, abs=1e-9)
+
+
+def test_rates_of_the_same_chain_and_of_one_that_ends():
+    same = MarkovPair(EVEN, EVEN, [[0.9, 0.1], EVEN], [[0.9, 0.1], EVEN])
+    assert same.ratio_growth() == pytest.approx(1.0)
+    assert same.variance_rate("k1") == pytest.approx(0.0)
+    with pytest.raises(ValueError, match="q is not irreducible"):
+        MarkovPair(EVEN, EVEN, STAY, STAY, end=0).variance_rate("k1")
+
+
 @given(pairs(), st.integers(2, 5))
 def test_kl_to_go_adds_up(pair, length):
     to_go = pair.kl_to_go(length)

@@ -170,6 +170,35 @@ class MarkovPair:
                 mean = factor[:-1] @ mean
             return float(factor[-1] @ mean)
 
+    def ratio_growth(self) -> float:
+        """Return ρ(M), the factor by which E_Q[R²] grows a token in the long run.
+
+        M = p²/q elementwise; ρ = 1 only if the chains are the same (``prop-markov-growth``).
+        """
+        factor = np.divide(self.p**2, self.q, out=np.zeros_like(self.q), where=self.q > 0)
+        return float(np.max(np.abs(np.linalg.eigvals(factor))))
+
+    def variance_rate(self, estimator: str) -> float:
+        """Return the σ² with Var(Σ_t k(r_t)) = σ² T + o(T), for an irreducible q.
+
+        Raises
+        ------
+        ValueError
+            If some token cannot be reached from another, for example after the end token.
+        """
+        reach = np.linalg.matrix_power(np.eye(self.size) + (self.q > 0), self.size - 1) > 0
+        if not np.all(reach):
+            raise ValueError("q is not irreducible: let every token be reachable from every other.")
+        g = _function(estimator)(self._log_r[:-1])
+        f = np.sum(self.q * g, axis=1)
+        minus_generator = np.eye(self.size) - self.q
+        system = np.vstack([minus_generator.T, np.ones(self.size)])
+        stationary = np.linalg.lstsq(system, np.append(np.zeros(self.size), 1.0), rcond=None)[0]
+        # The Poisson equation turns the sum into a martingale and a bounded rest.
+        h = np.linalg.lstsq(minus_generator, f - stationary @ f, rcond=None)[0]
+        increments = g - stationary @ f + h - h[:, None]
+        return float(stationary @ np.sum(self.q * increments**2, axis=1))
+
     def controlled(self, coefficients: Any, length: int) -> Moments:
         """Return the moments of Σ_t k1(r_t) + c_t (r_t - 1) for predictable coefficients.
 
