@@ -41,18 +41,18 @@ def test_expected_gradients_are_differences_of_what_a_trainer_differentiates(z, 
         return np.log(reference / softmax(z))
 
     for name, k in FUNCTIONS.items():
+        # A reward is a number: it is computed here, once, and only log π is differentiated.
+        reward = k(log_r(z))
         losses = {
-            # The reward is a number: only log π is differentiated.
-            "reward": (policy, lambda z, k=k: k(log_r(policy_logits)) * np.log(softmax(z))),
+            "reward": (policy, lambda z, reward=reward: reward * np.log(softmax(z))),
             "loss": (policy, lambda z, k=k: k(log_r(z))),
             "weighted loss": (sampler, lambda z, k=k: softmax(z) / sampler * k(log_r(z))),
             "detached weight": (sampler, lambda z, k=k: policy / sampler * k(log_r(z))),
             "weighted reward": (
                 sampler,
-                lambda z, k=k: policy / sampler * k(log_r(policy_logits)) * np.log(softmax(z)),
+                lambda z, reward=reward: policy / sampler * reward * np.log(softmax(z)),
             ),
         }
-        policy_logits = z
         for placement, (law, loss) in losses.items():
             wanted = numerical_gradient(lambda z, law=law, f=loss: law @ f(z), z)
             old = None if law is policy else sampler

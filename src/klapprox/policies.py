@@ -150,6 +150,12 @@ class TablePolicy:
         softmax(logits)
 
     @cached_property
+    def log_probabilities(self) -> Table:
+        """The log of π(token | position, last token): (T, V, V), finite where π underflows."""
+        shifted = self.logits - self.logits.max(axis=2, keepdims=True)
+        return np.asarray(shifted - np.log(np.sum(np.exp(shifted), axis=2, keepdims=True)))
+
+    @cached_property
     def probabilities(self) -> Table:
         """π(token | position, last token), shape (T, V, V)."""
         return softmax(self.logits)
@@ -171,11 +177,11 @@ class TablePolicy:
 
     def log_ratio(self, reference: "TablePolicy") -> Table:
         """Return log r = log π_ref - log π for every position, last token and token."""
-        return np.asarray(np.log(reference.probabilities) - np.log(self.probabilities))
+        return np.asarray(reference.log_probabilities - self.log_probabilities)
 
     def kl(self, reference: "TablePolicy") -> float:
         """Return KL(π‖π_ref) of whole sequences, in nats."""
-        return self.value(estimators.k3(self.log_ratio(reference)))
+        return self.value(-self.log_ratio(reference))
 
     def to_go(self, per_token: Any) -> Table:
         """Return E[Σ_{u≥t} c_u | position t, last token], shape (T + 1, V); the last row is 0."""
@@ -223,7 +229,7 @@ class TablePolicy:
         if not (np.isfinite(beta) and beta > 0):
             raise ValueError(f"beta is {beta}; give a positive number.")
         reward = np.broadcast_to(reward, reference.logits.shape)
-        log_reference = np.log(reference.probabilities)
+        log_reference = reference.log_probabilities
         logits = np.empty_like(log_reference)
         log_future = np.zeros(reference.logits.shape[1])
         for t in reversed(range(len(logits))):
