@@ -1,8 +1,8 @@
 """Estimators of KL(q‖p) from samples x ~ q, as proved in the book *Approximating KL Divergence*.
 
-The estimators are functions of the log-ratio ``log_r = log p(x) - log q(x)`` and need only NumPy.
-The modules `symbolic`, `verify` and `figures` serve the book; they need its extra:
-``pip install "klapprox[book]"``.
+The estimators are functions of the log-ratio ``log_r = log p(x) - log q(x)``; `estimate_kl` turns
+log-probabilities into an estimate with error bar and diagnostics. The modules `symbolic`, `verify`
+and `figures` serve the book; they need its extra: ``pip install "klapprox[book]"``.
 
 Examples
 --------
@@ -13,6 +13,17 @@ Examples
 [0.1931, 0.3069]
 """
 
+from klapprox.estimate import KLEstimate, KLWarning, estimate_kl
 from klapprox.estimators import k1, k2, k3, k3_forward, k_lambda, log_ratio
 
-__all__ = ["k1", "k2", "k3", "k3_forward", "k_lambda", "log_ratio"]
+__all__ = [
+    "KLEstimate",
+    "KLWarning",
+    "estimate_kl",
+    "k1",
+    "k2",
+    "k3",
+    "k3_forward",
+    "k_lambda",
+    "log_ratio",
+]

@@ -1,0 +1,341 @@
+"""estimate_kl: exact values and error bars, diagnostics that find planted faults, clear errors."""
+
+import itertools
+import math
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import klapprox as kl
+from klapprox.control_variates import leave_one_out
+
+RNG = np.random.Generator(np.random.PCG64(50))
+NORMAL = RNG.standard_normal(4000)
+
+
+def shifted(mu, x=NORMAL):
+    """log q and log p (up to a common constant) of q = N(0, 1) and p = N(mu, 1) at x ~ q."""
+    return -(x**2) / 2, -((x - mu) ** 2) / 2
+
+
+def quiet(*args, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", kl.KLWarning)
+        return kl.estimate_kl(*args, **options)
+
+
+@pytest.mark.parametrize("name", ["k1", "k2", "k3"])
+def test_without_options_it_is_the_mean_and_its_standard_error(name):
+    log_q, log_p = shifted(0.5)
+    values = getattr(kl, name)(log_p - log_q)
+    result = kl.estimate_kl(log_q, log_p, estimator=name)
+    assert result.value == pytest.approx(values.mean(), rel=1e-13)
+    assert result.standard_error == pytest.approx(values.std(ddof=1) / np.sqrt(4000), rel=1e-12)
+    assert result.interval[0] < result.value < result.interval[1]
+    assert (result.n, result.groups, result.unit, result.warnings) == (4000, 4000, "draw", ())
+
+
+def test_k_lambda_is_leave_one_out_with_the_spread_of_its_terms():
+    log_q, log_p = shifted(1.0)
+    result = kl.estimate_kl(log_q, log_p, estimator="k_lambda")
+    assert result.value == pytest.approx(leave_one_out(log_p - log_q), rel=1e-13)
+    k3 = kl.estimate_kl(log_q, log_p)
+    assert result.standard_error < k3.standard_error
+    # The exact standard deviation at λ* = μ²/(e^{μ²} - 1), see thm-optimal-lambda.
+    assert result.standard_error == pytest.approx(math.sqrt((1 - 1 / (math.e - 1)) / 4000), rel=0.1)
+
+
+def test_k_lambda_of_equal_laws_is_zero():
+    result = kl.estimate_kl(np.full(5, -1.0), np.full(5, -1.0), estimator="k_lambda")
+    assert (result.value, result.standard_error) == (0.0, 0.0)
+
+
+def test_the_interval_is_student_s():
+    log_q = np.zeros(4)
+    result = quiet(log_q, -np.array([1.0, 2.0, 3.0, 4.0]), estimator="k1")
+    half = 3.182446305284263 * math.sqrt(5 / 3) / 2  # t(0.975, 3)
+    assert result.interval == pytest.approx((2.5 - half, 2.5 + half), rel=1e-12)
+    wider = quiet(log_q, -np.arange(1.0, 5), estimator="k1", confidence=0.99)
+    assert wider.interval[1] > result.interval[1]
+
+
+def all_samples(law, size):
+    """Every sample of that size with its probability."""
+    for picks in itertools.product(range(len(law)), repeat=size):
+        yield math.prod(law[i] for i in picks), np.array(picks)
+
+
+@pytest.mark.parametrize("name", ["k1", "k3"])
+def test_mean_and_squared_error_are_unbiased_by_enumeration(name):
+    q, p = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
+    values = getattr(kl, name)(np.log(p / q))
+    divergence = float(q @ np.log(q / p))
+    variance = float(q @ values**2 - divergence**2) / 3
+    mean = square = 0.0
+    for chance, picks in all_samples(q, 3):
+        result = quiet(np.log(q)[picks], np.log(p)[picks], estimator=name)
+        mean += chance * result.value
+        square += chance * result.standard_error**2
+    assert mean == pytest.approx(divergence, rel=1e-12)
+    assert square == pytest.approx(variance, rel=1e-10)
+
+
+def test_groups_give_the_clustered_standard_error_by_enumeration():
+    # Two prompts with laws of their own, two responses each: prop-clustered-variance.
+    laws = [
+        (np.array([0.5, 0.5]), np.array([0.25, 0.75])),
+        (np.array([0.9, 0.1]), np.array([0.5, 0.5])),
+    ]
+    means = [float(q @ np.log(q / p)) for q, p in laws]
+    within = [float(q @ np.log(q / p) ** 2) - m**2 for (q, p), m in zip(laws, means, strict=True)]
+    truth = (np.var(means) + np.mean(within) / 2) / 2
+    total = 0.0
+    for prompts in itertools.product((0, 1), repeat=2):
+        for (c0, i), (c1, j) in itertools.product(
+            all_samples(laws[prompts[0]][0], 2), all_samples(laws[prompts[1]][0], 2)
+        ):
+            picks = [(prompts[0], k) for k in i] + [(prompts[1], k) for k in j]
+            log_q = np.log([laws[s][0][k] for s, k in picks])
+            log_p = np.log([laws[s][1][k] for s, k in picks])
+            result = quiet(log_q, log_p, estimator="k1", groups=["a", "a", "b", "b"])
+            assert result.groups == 2
+            total += c0 * c1 / 4 * result.standard_error**2
+    assert total == pytest.approx(truth, rel=1e-10)
+
+
+TOKENS_Q = np.log(RNG.random((6, 5)))
+TOKENS_P = np.log(RNG.random((6, 5)))
+MASK = np.arange(5) < np.array([[5], [3], [4], [1], [2], [5]])
+
+
+def test_levels_are_sums_per_sequence_and_ratios_per_token():
+    k = np.where(MASK, kl.k3(TOKENS_P - TOKENS_Q), 0)
+    sequence = quiet(TOKENS_Q, TOKENS_P, mask=MASK)
+    assert sequence.value == pytest.approx(k.sum(axis=1).mean())
+    assert sequence.standard_error == pytest.approx(k.sum(axis=1).std(ddof=1) / math.sqrt(6))
+    token = quiet(TOKENS_Q, TOKENS_P, mask=MASK, level="token")
+    assert token.value == pytest.approx(k.sum() / MASK.sum())
+    residuals = k.sum(axis=1) - token.value * MASK.sum(axis=1)
+    wanted = math.sqrt(6 / 5 * np.sum(residuals**2)) / MASK.sum()
+    assert token.standard_error == pytest.approx(wanted)
+    assert (sequence.unit, token.unit, token.n, token.groups) == ("sequence", "token", 20, 6)
+
+
+@pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_masked_entries_leak_into_nothing(junk, level):
+    clean = quiet(TOKENS_Q, TOKENS_P, mask=MASK, level=level, log_weights=0 * TOKENS_Q)
+    dirty = quiet(
+        np.where(MASK, TOKENS_Q, junk),
+        np.where(MASK, TOKENS_P, junk),
+        mask=MASK,
+        level=level,
+        log_weights=np.where(MASK, 0.0, junk),
+    )
+    assert dirty == clean
+
+
+def test_a_sequence_without_tokens_is_no_sequence():
+    mask = MASK.copy()
+    mask[3] = False
+    keep = [0, 1, 2, 4, 5]
+    for level in ("sequence", "token"):
+        with_empty = quiet(TOKENS_Q, TOKENS_P, mask=mask, level=level)
+        without = quiet(TOKENS_Q[keep], TOKENS_P[keep], mask=mask[keep], level=level)
+        assert with_empty.value == pytest.approx(without.value)
+        assert with_empty.standard_error == pytest.approx(without.standard_error)
+        assert with_empty.groups == 5
+
+
+def test_weights_move_the_mean_to_the_policy_by_enumeration():
+    old, policy, ref = (
+        np.array([0.6, 0.2, 0.2]),
+        np.array([0.3, 0.3, 0.4]),
+        np.array([0.2, 0.6, 0.2]),
+    )
+    truth = float(policy @ np.log(policy / ref))
+    mean = 0.0
+    for chance, picks in all_samples(old, 2):
+        result = quiet(
+            np.log(policy)[picks], np.log(ref)[picks], log_weights=np.log(policy / old)[picks]
+        )
+        mean += chance * result.value
+    assert mean == pytest.approx(truth, rel=1e-12)
+
+
+def test_self_normalised_weights_divide_by_their_sum():
+    log_q, log_p = shifted(0.5)
+    log_w = 0.3 * NORMAL
+    plain = quiet(log_q, log_p, log_weights=log_w)
+    normalised = quiet(log_q, log_p, log_weights=log_w, self_normalised=True)
+    w, k = np.exp(log_w), kl.k3(log_p - log_q)
+    assert plain.value == pytest.approx(np.mean(w * k))
+    assert normalised.value == pytest.approx(np.sum(w * k) / np.sum(w))
+    assert plain.diagnostics.weight_effective_size == pytest.approx(w.sum() ** 2 / np.sum(w**2))
+    per_sequence = 0.1 * RNG.standard_normal((6, 1))
+    sequences = quiet(TOKENS_Q, TOKENS_P, mask=MASK, log_weights=per_sequence, self_normalised=True)
+    w = np.exp(per_sequence[:, 0])
+    sums = np.where(MASK, kl.k3(TOKENS_P - TOKENS_Q), 0).sum(axis=1)
+    assert sequences.value == pytest.approx(np.sum(w * sums) / w.sum())
+
+
+@given(st.permutations(range(12)))
+def test_the_order_of_the_samples_does_not_matter(order):
+    log_q, log_p = shifted(0.7, NORMAL[:12])
+    labels = np.arange(12) // 3
+    one = quiet(log_q, log_p, groups=labels)
+    other = quiet(log_q[order], log_p[order], groups=labels[order])
+    assert other.value == pytest.approx(one.value, rel=1e-12)
+    assert other.standard_error == pytest.approx(one.standard_error, rel=1e-12)
+
+
+def test_p_zero_at_a_sample_is_infinite_and_not_an_error():
+    log_q = np.log([0.5, 0.5, 0.5])
+    result = quiet(log_q, np.array([-1.0, -np.inf, -1.0]))
+    assert result.value == result.standard_error == math.inf
+    assert result.interval == (math.inf, math.inf)
+    everything = quiet(log_q, np.full(3, -np.inf), estimator="k1")
+    assert everything.value == math.inf
+    assert everything.diagnostics.effective_size == 0
+    assert everything.diagnostics.mean_ratio == 0
+    assert not any(math.isnan(x) for x in result.interval)
+
+
+def test_a_ratio_beyond_all_bounds_gives_no_nan():
+    result = quiet(np.full(3, -1.0), np.array([-1.0, 900.0, -1.0]), estimator="k1")
+    assert math.isfinite(result.value)
+    assert result.diagnostics.mean_ratio_z == math.inf
+    assert result.diagnostics.effective_size == pytest.approx(1)
+    overflow = quiet(np.full(3, -1.0), np.array([-1.0, 900.0, -1.0]), estimator="k3")
+    assert overflow.value == math.inf
+
+
+def test_the_tail_index_is_that_of_the_ratio():
+    # q = N(0, 1), p = N(0, σ²): the tail of r has the index 1 - 1/σ².
+    x = np.random.Generator(np.random.PCG64(51)).standard_normal(40_000)
+    for sigma, wanted in ((1.2, 1 - 1 / 1.44), (2.0, 0.75)):
+        log_p = -(x**2) / (2 * sigma**2) - math.log(sigma)
+        result = quiet(-(x**2) / 2, log_p)
+        assert result.diagnostics.pareto_k == pytest.approx(wanted, abs=0.2)
+    assert any("k̂" in text for text in result.warnings)
+    assert quiet(-(x**2) / 2, log_p, estimator="k1").warnings == ()
+
+
+def test_a_tail_of_equal_ratios_has_no_index():
+    log_p = np.where(np.arange(1000) % 2 == 0, -1.0, -2.0)
+    assert quiet(np.full(1000, -1.5), log_p).diagnostics.pareto_k is None
+
+
+def test_without_arviz_the_tail_index_is_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz_stats.base.array", None)
+    assert kl.estimate_kl(*shifted(0.1)).diagnostics.pareto_k is None
+
+
+def found(words, *args, **options):
+    """Whether the estimate warns in these words."""
+    return any(words in text for text in quiet(*args, **options).warnings)
+
+
+def test_planted_faults_are_found():
+    log_q, log_p = shifted(1.0)
+    assert kl.estimate_kl(log_q, log_p).warnings == ()
+    with pytest.warns(kl.KLWarning, match="mean of r"):  # swapped direction
+        kl.estimate_kl(log_p, log_q)
+    logits = 2 * RNG.standard_normal(50)
+    moved = 1.2 * logits
+    cool = np.exp(logits / 0.7)
+    drawn = np.searchsorted(np.cumsum(cool / cool.sum()), RNG.random(20_000)).clip(max=49)
+    lq, lp = (z - np.log(np.sum(np.exp(z))) for z in (logits, moved))
+    assert found("temperature", lq[drawn], lp[drawn])  # sampled at 0.7, scored at 1
+    misaligned = np.array([-30.0, -1.0, -1.0]), np.array([-0.1, -1.0, -1.0])
+    assert found("probability below", *misaligned)
+    impossible = np.full(50, -2.0), -1.5 + 0.01 * NORMAL[:50]
+    assert found("whole interval is negative", *impossible, estimator="k1")
+    assert found("a few samples decide", log_q, log_p, log_weights=8 * NORMAL)
+
+
+def test_it_prints_itself():
+    result = kl.estimate_kl(*shifted(0.5))
+    text = str(result)
+    assert text.startswith("KL(q‖p) = 0.1")
+    assert "nats per draw" in text
+    assert "95% interval" in text
+    assert "k̂" in text
+    shown = result._repr_markdown_()
+    assert shown.startswith("**KL(q‖p)")
+    assert shown.count("\n* ") == 2
+    bad = quiet(*reversed(shifted(1.0)))
+    assert "\n! The mean of r" in str(bad)
+    assert "* The mean of r" in bad._repr_markdown_()
+    assert "k̂" not in str(quiet(np.zeros(3), np.zeros(3)))
+
+
+class Tensor(np.ndarray):
+    """What a PyTorch tensor needs to become a NumPy array."""
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self
+
+    def double(self):
+        return self.astype(float)
+
+
+def test_tensors_and_lists_are_converted():
+    log_q, log_p = shifted(0.5)
+    plain = kl.estimate_kl(log_q, log_p)
+    assert kl.estimate_kl(log_q.view(Tensor), log_p.view(Tensor)) == plain
+    assert kl.estimate_kl(list(log_q), list(log_p)) == plain
+
+
+BAD = [
+    ({"estimator": "k4"}, ValueError, "estimator is 'k4'; choose"),
+    ({"level": "word"}, ValueError, "level is 'word'; choose"),
+    ({"confidence": 1.0}, ValueError, "confidence is 1.0"),
+    ({"mask": np.ones(3, dtype=int)}, ValueError, "mask has dtype"),
+    ({"mask": np.ones(2, dtype=bool)}, ValueError, "give booleans of shape"),
+    ({"mask": np.zeros(3, dtype=bool)}, ValueError, "mask is False everywhere"),
+    ({"mask": np.array([True, False, False])}, ValueError, "fewer than two independent"),
+    ({"groups": [1, 1, 1]}, ValueError, "groups: fewer than two"),
+    ({"groups": [1, 2]}, ValueError, "groups has shape"),
+    ({"self_normalised": True}, ValueError, "needs log_weights"),
+    ({"log_weights": np.zeros(2)}, ValueError, "log_weights has shape"),
+    ({"log_weights": np.array([0.0, np.nan, 0.0])}, ValueError, "log_weights holds NaN"),
+    ({"log_weights": np.array([0, 1, 2])}, TypeError, "log_weights has dtype int64"),
+    ({"estimator": "k_lambda", "groups": [1, 2, 2]}, ValueError, '"k_lambda" takes draws'),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "message"), BAD)
+def test_bad_options_are_named(options, kind, message):
+    with pytest.raises(kind, match=message):
+        kl.estimate_kl(np.full(3, -1.0), np.full(3, -1.5), **options)
+
+
+@pytest.mark.parametrize(
+    ("log_q", "log_p", "kind", "message"),
+    [
+        ([], [], ValueError, "at least one entry"),
+        ([-1.0], [-1.0], ValueError, "fewer than two"),
+        ([-1.0, -1.0], [-1.0], ValueError, "give both the same shape"),
+        (np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), ValueError, "give both the same shape"),
+        ([-1.0, np.nan], [-1.0, -1.0], ValueError, "log_q holds NaN"),
+        ([-1.0, -np.inf], [-1.0, -1.0], ValueError, "log_q is infinite"),
+        ([-1.0, -np.inf], [-1.0, -np.inf], ValueError, "log_q is infinite"),
+        (np.array([-1, -2]), np.array([-1.0, -2.0]), TypeError, "log_q has dtype int64"),
+    ],
+)
+def test_bad_log_probabilities_are_named(log_q, log_p, kind, message):
+    with pytest.raises(kind, match=message):
+        kl.estimate_kl(log_q, log_p)
+
+
+def test_token_weights_cannot_be_normalised_per_sequence():
+    with pytest.raises(ValueError, match="one weight a sequence"):
+        kl.estimate_kl(TOKENS_Q, TOKENS_P, log_weights=0.1 * TOKENS_Q, self_normalised=True)
