@@ -8,6 +8,7 @@ import klapprox
 
 def test_the_public_names_are_these():
     functions = ["k1", "k2", "k3", "k3_forward", "k_lambda", "log_ratio"]
+    functions += ["read_log_probabilities"]
     assert klapprox.__all__ == ["KLEstimate", "KLWarning", "estimate_kl", *functions]
     assert all(callable(getattr(klapprox, name)) for name in klapprox.__all__)
 

@@ -15,6 +15,7 @@ Examples
 
 from klapprox.estimate import KLEstimate, KLWarning, estimate_kl
 from klapprox.estimators import k1, k2, k3, k3_forward, k_lambda, log_ratio
+from klapprox.files import read_log_probabilities
 
 __all__ = [
     "KLEstimate",
@@ -26,4 +27,5 @@ __all__ = [
     "k3_forward",
     "k_lambda",
     "log_ratio",
+    "read_log_probabilities",
 ]
