@@ -13,6 +13,7 @@ Examples
 [0.1931, 0.3069]
 """
 
-from klapprox.estimators import k1, k2, k3, k3_forward, k_lambda, log_ratio
+from klapprox.estimators import k1, k2, k3, k3_forward, k_alpha, k_f, k_lambda, log_ratio
+from klapprox.losses import kl_loss
 
-__all__ = ["k1", "k2", "k3", "k3_forward", "k_lambda", "log_ratio"]
+__all__ = ["k1", "k2", "k3", "k3_forward", "k_alpha", "k_f", "k_lambda", "kl_loss", "log_ratio"]
