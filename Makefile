@@ -57,6 +57,18 @@ test-unit: $(READY) ## only the package and the guards, with branch coverage
 test-site: _build/.book ## open every page of the built site in headless Chromium
 	@$(BIN)/pytest --quiet -n 2 tests/site --site $(SITE)
 
+# On top of .venv: what that one has is not installed again, but found through a .pth file.
+.venv-arrays/.ready: $(READY) requirements-arrays.txt
+	@echo "Creating the environment with PyTorch, JAX and Dask in .venv-arrays (once; a few minutes)."
+	@rm -rf .venv-arrays && $(BIN)/python -m venv .venv-arrays
+	@cd .venv-arrays/lib/python*/site-packages && echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/$${PWD#*/.venv-arrays/}')" > base.pth
+	@.venv-arrays/bin/python -m pip install --disable-pip-version-check --quiet -r requirements-arrays.txt
+	@touch $@
+
+.PHONY: test-arrays
+test-arrays: .venv-arrays/.ready ## the estimators and losses with PyTorch, JAX and Dask, gradients included
+	@.venv-arrays/bin/python -m pytest --quiet tests/arrays
+
 .PHONY: chapter
 chapter: $(READY) ## re-execute, test and build one chapter: make chapter CHAPTER=k1
 	@$(BIN)/python tools/notebooks.py chapters/$(CHAPTER).ipynb
@@ -97,8 +109,8 @@ lock: $(READY) ## renew requirements.lock: newest releases that pyproject.toml a
 .PHONY: clean
 clean: ## delete what the build made; keep the environment
 	@rm -rf _build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
-	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+	@find . -path './.venv*' -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 .PHONY: distclean
-distclean: clean ## delete the environment too
-	@rm -rf $(VENV)
+distclean: clean ## delete the environments too
+	@rm -rf $(VENV) .venv-arrays

@@ -23,8 +23,14 @@ ULPS = {np.float64: 3, np.float32: 1, np.float16: 1}
 
 of_log_r = pytest.mark.parametrize(
     "function",
-    [*EXACT, lambda x: kl.k_lambda(x, 0.5), lambda x: kl.k_lambda(x, 0)],
-    ids=["k1", "k2", "k3", "k3_forward", "k_lambda", "k_lambda at 0"],
+    [
+        *EXACT,
+        lambda x: kl.k_lambda(x, 0.5),
+        lambda x: kl.k_lambda(x, 0),
+        lambda x: kl.k_alpha(x, -1),
+        lambda x: kl.k_f(x, lambda r: 1 / r, -1.0),
+    ],
+    ids=["k1", "k2", "k3", "k3_forward", "k_lambda", "k_lambda at 0", "k_alpha", "k_f"],
 )
 with_exact = pytest.mark.parametrize("function", EXACT, ids=lambda function: function.__name__)
 nonnegative = pytest.mark.parametrize("function", [kl.k2, kl.k3, kl.k3_forward])
@@ -143,7 +149,8 @@ def test_k1_keeps_subnormals(function):
 @with_dtype
 @of_log_r
 def test_the_value_at_minus_infinity_is_the_documented_one(function, dtype):
-    value = function(np.array([-np.inf, 0.0], dtype=dtype))
+    with np.errstate(divide="ignore"):  # in the 1/r that k_f gets from this test
+        value = function(np.array([-np.inf, 0.0], dtype=dtype))
     assert value[0] == (1.0 if function is kl.k3_forward else np.inf)
     assert value[1] == 0  # the point beside it is not disturbed
 
@@ -201,12 +208,79 @@ def test_k3_is_above_k2_exactly_where_p_is_above_q():
     assert np.array_equal(np.sign(kl.k3(x) - kl.k2(x)), np.sign(x))
 
 
+ALPHAS = [1e-300, 1e-9, 0.3, 0.5, 0.6, 1 - 1e-9, 1 + 1e-9, 1.5, 10.0, -1e-9, -0.5, -10.0]
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_k_alpha_is_as_accurate_as_it_says(alpha):
+    x = np.append(grid(1e-150, 700), [-800.0, -1e5])
+    with np.errstate(over="ignore"):
+        values = kl.k_alpha(x, alpha)
+    assert np.all(values >= 0)
+    with mpmath.workprec(2 * BITS):
+        a = mpmath.mpf(alpha)
+        for point, value in zip(x.tolist(), values.tolist(), strict=True):
+            exact = (mpmath.expm1(a * point) - a * mpmath.expm1(point)) / (a * (a - 1))
+            if exact > np.finfo(float).max / 100:  # a power of r may overflow before the value
+                continue
+            unit = np.spacing(float(exact))
+            assert abs(value - exact) <= (10 + abs(alpha * point)) * unit, point
+
+
+def test_k_alpha_joins_k3_and_k3_forward():
+    x = np.append(grid(1e-150, 700), -np.inf)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(kl.k_alpha(x, 0), kl.k3(x))
+        np.testing.assert_array_equal(kl.k_alpha(x, 1), kl.k3_forward(x))
+
+
+@pytest.mark.parametrize(("alpha", "limit"), [(0.25, 4.0), (2.0, 0.5), (0.0, np.inf)])
+def test_k_alpha_where_p_is_zero(alpha, limit):
+    assert kl.k_alpha(np.array([-np.inf]), alpha).tolist() == [limit]
+
+
+def test_k_alpha_at_2_is_half_a_square():
+    x = grid(1e-9, 300)
+    np.testing.assert_allclose(kl.k_alpha(x, 2.0), np.expm1(x) ** 2 / 2, rtol=1e-13)
+
+
+@PROFILE
+@given(x=st.floats(-30, 30), alpha=st.floats(-3, 4))
+def test_exchanging_the_laws_mirrors_the_family(x, alpha):
+    forth, back = kl.k_alpha(x, alpha), kl.k_alpha(-x, 1 - alpha)
+    assert float(forth) == pytest.approx(math.exp(x) * float(back), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("f", "slope", "function"),
+    [
+        (lambda r: -np.log(r), -1.0, kl.k3),
+        (lambda r: r * np.log(r), 1.0, kl.k3_forward),
+        (lambda r: 2 * (np.sqrt(r) - 1) ** 2, 0, lambda x: kl.k_alpha(x, 0.5)),
+        (lambda r: r**2 + 5, 2.0, lambda x: 2 * kl.k_alpha(x, 2.0)),  # f(1) is taken off
+    ],
+)
+def test_k_f_is_the_gap_to_the_tangent(f, slope, function):
+    x = np.linspace(-3, 3, 101)
+    np.testing.assert_allclose(kl.k_f(x, f, slope), function(x), rtol=1e-12, atol=1e-14)
+
+
+def test_k_f_needs_a_function_with_limits():
+    with pytest.raises(TypeError, match=r"^f is a str"):
+        kl.k_f(np.zeros(2), "log", -1.0)
+    with (
+        pytest.raises(ValueError, match=r"^f gives NaN at a sample"),
+        np.errstate(divide="ignore", invalid="ignore"),
+    ):
+        kl.k_f(np.array([-np.inf]), lambda r: r * np.log(r), 1.0)
+
+
 laws = st.lists(st.tuples(st.integers(1, 1000), st.integers(1, 1000)), min_size=1, max_size=6)
 
 
 @PROFILE
-@given(weights=laws, lam=st.floats(-3, 3))
-def test_means_under_q_are_the_divergences(weights, lam):
+@given(weights=laws, lam=st.floats(-3, 3), alpha=st.floats(-2, 3))
+def test_means_under_q_are_the_divergences(weights, lam, alpha):
     q, p = (np.array(column) / sum(column) for column in zip(*weights, strict=True))
     log_r = kl.log_ratio(np.log(q), np.log(p))
     divergence = math.fsum(q * (np.log(q) - np.log(p)))
@@ -215,6 +289,36 @@ def test_means_under_q_are_the_divergences(weights, lam):
     assert means == pytest.approx([divergence] * 2, abs=1e-12)
     assert math.fsum(q * kl.k_lambda(log_r, lam)) == pytest.approx(divergence, abs=1e-12)
     assert math.fsum(q * kl.k3_forward(log_r)) == pytest.approx(reverse, abs=1e-12)
+    chi_squared = math.fsum((p - q) ** 2 / q)
+    square = math.fsum(q * kl.k_f(log_r, lambda r: r**2, 2.0))
+    assert square == pytest.approx(chi_squared, rel=1e-9, abs=1e-12)
+    if abs(alpha * (alpha - 1)) > 1e-2:
+        divergence = (math.fsum(p**alpha * q ** (1 - alpha)) - 1) / (alpha * (alpha - 1))
+        mean = math.fsum(q * kl.k_alpha(log_r, alpha))
+        assert mean == pytest.approx(divergence, rel=1e-9, abs=1e-12)
+
+
+@PROFILE
+@given(weights=laws, data=st.data())
+def test_relabelling_the_points_changes_nothing(weights, data):
+    q, p = (np.array(column) / sum(column) for column in zip(*weights, strict=True))
+    order = data.draw(st.permutations(range(len(q))))
+    log_r = kl.log_ratio(np.log(q), np.log(p))
+    for function in EXACT:
+        value = function(log_r)
+        assert np.all(function(log_r[order]) == value[order])
+        assert math.fsum((q * value)[order]) == math.fsum(q * value)
+
+
+@PROFILE
+@given(x=st.floats(-700, 700), y=st.floats(-700, 700))
+def test_the_sign_of_the_log_ratio_orders_k2_and_k3_and_size_orders_the_values(x, y):
+    if abs(x) > 1e-10:
+        assert np.sign(kl.k3(x) - kl.k2(x)) == np.sign(x)
+    if x * y >= 0 and abs(x) <= abs(y):
+        for function in (kl.k2, kl.k3, kl.k3_forward):
+            largest = float(function(y))
+            assert float(function(x)) <= largest + 4 * np.spacing(largest)
 
 
 def test_k3_misses_the_mass_that_q_cannot_draw():
@@ -238,7 +342,8 @@ def test_shape_dtype_and_kind_are_kept(function, shape, dtype):
 def test_the_argument_is_not_changed(function):
     x = np.array([-np.inf, -2.0, 0.0, 0.5])
     before = x.copy()
-    function(x)
+    with np.errstate(divide="ignore"):
+        function(x)
     np.testing.assert_array_equal(x, before)
 
 
@@ -270,16 +375,28 @@ def test_a_bad_log_r_is_refused_by_name(function, bad, error, words):
         function(bad)
 
 
-@pytest.mark.parametrize("lam", [math.nan, math.inf, -math.inf])
-def test_lambda_must_be_finite(lam):
-    with pytest.raises(ValueError, match=r"^lam is "):
-        kl.k_lambda(np.zeros(2), lam)
+with_coefficient = pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("lam", kl.k_lambda),
+        ("alpha", kl.k_alpha),
+        ("slope", lambda x, slope: kl.k_f(x, np.square, slope)),
+    ],
+)
 
 
-@pytest.mark.parametrize("lam", ["1", 1j, None, np.array([0.0, 1.0])])
-def test_lambda_must_be_a_number(lam):
-    with pytest.raises(TypeError, match=r"^lam is "):
-        kl.k_lambda(np.zeros(2), lam)
+@with_coefficient
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_coefficient_must_be_finite(name, function, value):
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        function(np.zeros(2), value)
+
+
+@with_coefficient
+@pytest.mark.parametrize("value", ["1", 1j, None, np.array([0.0, 1.0])])
+def test_a_coefficient_must_be_a_number(name, function, value):
+    with pytest.raises(TypeError, match=f"^{name} is "):
+        function(np.zeros(2), value)
 
 
 def test_log_ratio_is_log_p_minus_log_q_and_broadcasts():

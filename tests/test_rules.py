@@ -168,7 +168,7 @@ def test_nbval_finds_a_changed_digit(copy):
 @pytest.fixture
 def book(tmp_path):
     """A copy of the book's sources and a function that builds it with warnings as errors."""
-    ignored = shutil.ignore_patterns(".git", ".venv", "_build", ".*_cache", "__pycache__", "tests")
+    ignored = shutil.ignore_patterns(".git", ".venv*", "_build", ".*_cache", "__pycache__", "tests")
     root = tmp_path / "book"
     shutil.copytree(rules.ROOT, root, ignore=ignored)
 

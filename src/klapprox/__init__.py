@@ -14,8 +14,9 @@ Examples
 """
 
 from klapprox.estimate import KLEstimate, KLWarning, estimate_kl
-from klapprox.estimators import k1, k2, k3, k3_forward, k_lambda, log_ratio
+from klapprox.estimators import k1, k2, k3, k3_forward, k_alpha, k_f, k_lambda, log_ratio
 from klapprox.files import read_log_probabilities
+from klapprox.losses import kl_loss
 
 __all__ = [
     "KLEstimate",
@@ -25,7 +26,10 @@ __all__ = [
     "k2",
     "k3",
     "k3_forward",
+    "k_alpha",
+    "k_f",
     "k_lambda",
+    "kl_loss",
     "log_ratio",
     "read_log_probabilities",
 ]

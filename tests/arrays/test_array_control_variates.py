@@ -1,0 +1,17 @@
+"""Estimated coefficients: arrays of any library go in, a number comes out."""
+
+import numpy as np
+import pytest
+
+from klapprox import control_variates
+
+LOG_R = np.random.default_rng(0).normal(-0.1, 0.5, 12)
+
+
+@pytest.mark.parametrize("name", control_variates.__all__)
+def test_the_estimate_is_that_of_numpy(library, name):
+    estimate = getattr(control_variates, name)
+    dtype = "float64" if library.has_float64 else "float32"
+    value = estimate(library.array(LOG_R, dtype))
+    assert isinstance(value, float)
+    assert value == pytest.approx(estimate(LOG_R), rel=1e-14 if library.has_float64 else 1e-5)
