@@ -1,5 +1,6 @@
 """The closed forms agree with quadrature and sums over densities that SciPy computes."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,14 +8,29 @@ import pytest
 from scipy import integrate, stats
 
 import klapprox as kl
-from klapprox.families import Bernoulli, Exponential, Normal, Poisson, moments
+from klapprox.families import (
+    Bernoulli,
+    Beta,
+    Exponential,
+    Gamma,
+    Geometric,
+    Laplace,
+    Normal,
+    Poisson,
+    moments,
+)
 
 TO_SCIPY = {
     Normal: lambda law: stats.norm(law.mean, law.sd),
     Exponential: lambda law: stats.expon(scale=1 / law.rate),
     Poisson: lambda law: stats.poisson(law.mean),
     Bernoulli: lambda law: stats.bernoulli(law.probability),
+    Geometric: lambda law: stats.geom(law.probability, loc=-1),
+    Laplace: lambda law: stats.laplace(law.mean, law.scale),
+    Gamma: lambda law: stats.gamma(law.shape, scale=1 / law.rate),
+    Beta: lambda law: stats.beta(law.a, law.b),
 }
+DISCRETE = Poisson | Bernoulli | Geometric
 PAIRS = [
     (Normal(0.0, 1.0), Normal(1.0, 1.0)),
     (Normal(0.5, 1.0), Normal(0.0, 1.2)),
@@ -25,6 +41,14 @@ PAIRS = [
     (Poisson(4.0), Poisson(0.5)),
     (Bernoulli(0.5), Bernoulli(0.25)),
     (Bernoulli(0.9), Bernoulli(0.05)),
+    (Geometric(0.5), Geometric(0.4)),
+    (Geometric(0.3), Geometric(0.6)),
+    (Laplace(0.0, 1.0), Laplace(0.7, 1.2)),
+    (Laplace(1.0, 0.5), Laplace(-0.5, 0.4)),
+    (Gamma(2.0, 1.0), Gamma(3.0, 1.5)),
+    (Gamma(3.5, 2.0), Gamma(2.5, 1.2)),
+    (Beta(2.0, 3.0), Beta(3.0, 2.5)),
+    (Beta(3.0, 3.0), Beta(2.0, 2.0)),
 ]
 EQUAL = [Normal(1.0, 2.0), Exponential(0.3), Poisson(2.5), Bernoulli(0.7)]
 INFINITE = [
@@ -32,8 +56,19 @@ INFINITE = [
     (Normal(0.0, 1.0), Normal(0.3, 2.0)),
     (Exponential(1.0), Exponential(0.5)),
     (Exponential(1.0), Exponential(0.2)),
+    (Laplace(0.0, 1.0), Laplace(0.5, 2.0)),
+    (Gamma(2.0, 1.0), Gamma(2.0, 0.5)),
 ]
-CONTINUOUS = [Normal(0.0, 1.0), Normal(-2.0, 0.5), Exponential(0.4), Exponential(3.0)]
+CONTINUOUS = [
+    Normal(0.0, 1.0),
+    Normal(-2.0, 0.5),
+    Exponential(0.4),
+    Exponential(3.0),
+    Laplace(0.5, 2.0),
+    Gamma(2.5, 0.7),
+    Beta(2.0, 3.5),
+]
+COUNTS = [Poisson(2.5), Poisson(0.1), Bernoulli(0.3), Geometric(0.2)]
 
 of_pairs = pytest.mark.parametrize(("q", "p"), PAIRS, ids=str)
 
@@ -41,22 +76,27 @@ of_pairs = pytest.mark.parametrize(("q", "p"), PAIRS, ids=str)
 def mean(law, function):
     """Return E function(x) under the law, by quadrature or summation."""
     scipy_law = TO_SCIPY[type(law)](law)
-    if isinstance(law, Poisson | Bernoulli):
-        x = np.arange(200 if isinstance(law, Poisson) else 2)  # the rest has mass below 1e-100
+    if isinstance(law, DISCRETE):
+        size = {Bernoulli: 2, Poisson: 200, Geometric: 1500}[type(law)]
+        x = np.arange(size)  # the rest is below 1e-100
         return math.fsum(scipy_law.pmf(x) * function(x))
-    left, right = (-40.0, 40.0) if isinstance(law, Normal) else (0.0, 60 / law.rate)
-    middle = scipy_law.mean()
+    edges = {
+        Normal: lambda: (-40.0, 40.0),
+        Laplace: lambda: (-60.0, -0.5, 0.0, 0.7, 1.0, 60.0),
+        Beta: lambda: (0.0, 0.05, 0.95, 1.0),
+    }.get(type(law), lambda: (0.0, 120 / law.rate))()
+    edges = sorted({*edges, scipy_law.mean()})
     return math.fsum(
         integrate.quad(
-            lambda x: scipy_law.pdf(x) * function(x), a, b, epsabs=0, epsrel=1e-11, limit=200
+            lambda x: scipy_law.pdf(x) * function(x), a, b, epsabs=0, epsrel=1e-11, limit=400
         )[0]
-        for a, b in ((left, middle), (middle, right))
+        for a, b in itertools.pairwise(edges)
     )
 
 
 def log_densities(law):
     scipy_law = TO_SCIPY[type(law)](law)
-    return scipy_law.logpmf if isinstance(law, Poisson | Bernoulli) else scipy_law.logpdf
+    return scipy_law.logpmf if isinstance(law, DISCRETE) else scipy_law.logpdf
 
 
 @of_pairs
@@ -106,6 +146,38 @@ def test_optimal_lambda_beats_its_neighbours(q, p):
 @pytest.mark.parametrize("law", EQUAL, ids=str)
 def test_equal_laws_do_not_diverge_and_lambda_is_its_limit_1(law):
     assert moments(law, type(law)(*vars(law).values())) == (0, 0, 0, 0, 0, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "law", [Geometric(0.3), Laplace(1.0, 2.0), Gamma(2.0, 3.0), Beta(0.5, 2.0)]
+)
+def test_equal_laws_of_the_other_families_diverge_by_rounding_at_most(law):
+    value = moments(law, type(law)(*vars(law).values()))
+    assert value[:-1] == pytest.approx([0] * 8, abs=1e-13)
+
+
+def test_chi_squared_of_the_beta_and_geometric_families_can_be_infinite():
+    for q, p in (
+        (Beta(2.0, 2.0), Beta(1.0, 3.0)),
+        (Beta(2.0, 2.0), Beta(3.0, 1.0)),
+        (Geometric(0.5), Geometric(1 - math.sqrt(0.5))),
+        (Gamma(2.0, 1.0), Gamma(1.0, 1.0)),
+    ):
+        assert moments(q, p).chi_squared == math.inf
+
+
+@pytest.mark.parametrize("law", COUNTS, ids=str)
+def test_counts_have_the_probabilities_of_scipy(law):
+    x = np.array([-1.0, 0.0, 0.5, 1.0, 2.0, 7.0])
+    np.testing.assert_allclose(law.log_density(x), log_densities(law)(x), rtol=1e-12)
+    draws = law.sample(np.random.Generator(np.random.PCG64(8)), 20_000)
+    scipy_law = TO_SCIPY[type(law)](law)
+    assert np.all(np.isfinite(law.log_density(draws)))
+    for value, centre in (
+        (draws, scipy_law.mean()),
+        ((draws - scipy_law.mean()) ** 2, scipy_law.var()),
+    ):
+        assert abs(value.mean() - centre) < 5 * value.std() / math.sqrt(20_000)
 
 
 @pytest.mark.parametrize(("q", "p"), INFINITE, ids=str)
@@ -183,6 +255,13 @@ NOT_POSITIVE = [0.0, -1.0, math.inf, math.nan]
         *((Exponential, "rate", v) for v in NOT_POSITIVE),
         *((Poisson, "mean", v) for v in NOT_POSITIVE),
         *((Bernoulli, "probability", v) for v in (*NOT_POSITIVE, 1.0)),
+        *((Geometric, "probability", v) for v in (*NOT_POSITIVE, 1.0)),
+        (lambda v: Laplace(v, 1.0), "mean", math.nan),
+        *((lambda v: Laplace(0.0, v), "scale", v) for v in NOT_POSITIVE),
+        *((lambda v: Gamma(v, 1.0), "shape", v) for v in NOT_POSITIVE),
+        *((lambda v: Gamma(1.0, v), "rate", v) for v in NOT_POSITIVE),
+        *((lambda v: Beta(v, 1.0), "a", v) for v in NOT_POSITIVE),
+        *((lambda v: Beta(1.0, v), "b", v) for v in NOT_POSITIVE),
     ],
 )
 def test_an_invalid_parameter_is_refused_by_name(make, name, value):
@@ -192,13 +271,15 @@ def test_an_invalid_parameter_is_refused_by_name(make, name, value):
 
 @pytest.mark.parametrize("law", CONTINUOUS, ids=str)
 def test_log_density_is_the_one_of_scipy_and_integrates_to_1(law):
-    x = np.array([-1.5, -1e-9, 0.0, 0.3, 7.0])
-    np.testing.assert_allclose(law.log_density(x), log_densities(law)(x), rtol=1e-14)
+    # At the edge of its support a density may be 0 or not: SciPy and we agree inside.
+    x = np.array([-1.5, -1e-9, 0.3, 0.6, 7.0])
+    np.testing.assert_allclose(law.log_density(x), log_densities(law)(x), rtol=1e-12, atol=1e-14)
     middle = TO_SCIPY[type(law)](law).mean()
-    start = 0.0 if isinstance(law, Exponential) else -math.inf
+    start = 0.0 if isinstance(law, Exponential | Gamma | Beta) else -math.inf
+    end = 1.0 if isinstance(law, Beta) else math.inf
     total = sum(
         integrate.quad(lambda x: math.exp(law.log_density(x)), a, b, epsabs=1e-12)[0]
-        for a, b in ((start, middle), (middle, math.inf))
+        for a, b in ((start, middle), (middle, end))
     )
     assert total == pytest.approx(1, abs=1e-9)
 

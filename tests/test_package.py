@@ -7,8 +7,11 @@ import klapprox
 
 
 def test_the_public_names_are_these():
-    names = "KLEstimate KLWarning estimate_kl k1 k2 k3 k3_forward k_alpha k_f k_lambda kl_loss"
-    assert klapprox.__all__ == [*names.split(), "log_ratio", "read_log_probabilities"]
+    names = (
+        "KLEstimate KLStream KLWarning estimate_kl k1 k2 k3 k3_forward k_alpha k_f k_lambda kl_loss"
+    )
+    more = "log_ratio read_log_probabilities stream_dask stream_kl"
+    assert klapprox.__all__ == [*names.split(), *more.split()]
     assert all(callable(getattr(klapprox, name)) for name in klapprox.__all__)
 
 

@@ -17,9 +17,11 @@ from klapprox.estimate import KLEstimate, KLWarning, estimate_kl
 from klapprox.estimators import k1, k2, k3, k3_forward, k_alpha, k_f, k_lambda, log_ratio
 from klapprox.files import read_log_probabilities
 from klapprox.losses import kl_loss
+from klapprox.streaming import KLStream, stream_dask, stream_kl
 
 __all__ = [
     "KLEstimate",
+    "KLStream",
     "KLWarning",
     "estimate_kl",
     "k1",
@@ -32,4 +34,6 @@ __all__ = [
     "kl_loss",
     "log_ratio",
     "read_log_probabilities",
+    "stream_dask",
+    "stream_kl",
 ]

@@ -194,7 +194,7 @@ def estimate_kl(
     mean of r 1 (+0.0 standard errors from 1), largest log r 0.693, effective size 6
     """
     _refuse_options(estimator, level, confidence)
-    log_q, log_p = _as_numpy("log_q", log_q), _as_numpy("log_p", log_p)
+    log_q, log_p = as_numpy("log_q", log_q), as_numpy("log_p", log_p)
     if log_q.shape != log_p.shape or log_q.ndim not in (1, 2) or log_q.size == 0:
         raise ValueError(
             f"log_q has shape {log_q.shape} and log_p {log_p.shape}; give both the same shape, "
@@ -221,8 +221,8 @@ def estimate_kl(
         value = float(totals.sum() / counts.sum())
     error = _standard_error(totals, counts, value)
     diagnostics = _diagnose(log_r, keep, weights if log_weights is not None else None, labels)
-    interval = _interval(value, error, len(totals), confidence)
-    found = tuple(_warnings(estimator, interval, diagnostics))
+    interval = interval_of(value, error, len(totals), confidence)
+    found = tuple(warnings_about(estimator, interval, diagnostics))
     for text in found:
         warnings.warn(text, KLWarning, stacklevel=2)
     return KLEstimate(
@@ -254,7 +254,7 @@ def _values(estimator: str, log_r: Floats) -> Floats:
         return np.asarray(_VALUES[estimator](log_r))
 
 
-def _as_numpy(name: str, values: Any) -> Floats:
+def as_numpy(name: str, values: Any) -> Floats:
     if isinstance(values, list | tuple):
         values = np.asarray(values, dtype=np.float64)
     xp = array_namespace(values)
@@ -289,7 +289,7 @@ def _as_weights(
         if self_normalised:
             raise ValueError("self_normalised needs log_weights, log(π/π_old) of the samples.")
         return np.ones(keep.shape)
-    logs = _as_numpy("log_weights", log_weights)
+    logs = as_numpy("log_weights", log_weights)
     try:
         logs = np.broadcast_to(logs, keep.shape)
     except ValueError:
@@ -351,7 +351,7 @@ def _standard_error(totals: Floats, counts: Floats, value: float) -> float:
         return float(math.sqrt(groups / (groups - 1)) * np.linalg.norm(residuals) / counts.sum())
 
 
-def _interval(value: float, error: float, groups: int, confidence: float) -> tuple[float, float]:
+def interval_of(value: float, error: float, groups: int, confidence: float) -> tuple[float, float]:
     from scipy.stats import t  # slow to import, and needed only here
 
     if math.isinf(error):
@@ -417,7 +417,9 @@ def _pareto_k(logs: Floats) -> float | None:
         return None
 
 
-def _warnings(estimator: str, interval: tuple[float, float], diagnostics: Diagnostics) -> list[str]:
+def warnings_about(
+    estimator: str, interval: tuple[float, float], diagnostics: Diagnostics
+) -> list[str]:
     found = []
     if diagnostics.max_log_ratio_bound < 1e-6:
         found.append(

@@ -5,16 +5,30 @@ variances of k1, k2 and k3 under x ~ q. The divergences are stated in ``prop-clo
 variances in ``thm-optimal-lambda`` (k3) and in the chapter on k2.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import integrate, special
 
 from klapprox.estimators import k3
 
-__all__ = ["Bernoulli", "Exponential", "Normal", "PairMoments", "Poisson", "moments"]
+__all__ = [
+    "Bernoulli",
+    "Beta",
+    "CentralMoments",
+    "Exponential",
+    "Gamma",
+    "Geometric",
+    "Laplace",
+    "Normal",
+    "PairMoments",
+    "Poisson",
+    "moments",
+]
 
 
 class CentralMoments(NamedTuple):
@@ -23,6 +37,11 @@ class CentralMoments(NamedTuple):
     second: float
     third: float
     fourth: float
+
+    @classmethod
+    def of_cumulants(cls, second: float, third: float, fourth: float) -> "CentralMoments":
+        """Return the moments of a variable with these cumulants."""
+        return cls(second, third, fourth + 3 * second**2)
 
     def scaled(self, factor: float) -> "CentralMoments":
         """Return the moments of factor times the variable."""
@@ -211,6 +230,21 @@ class Poisson:
     def __post_init__(self) -> None:
         _refuse_unless(0 < self.mean < math.inf, "mean", self.mean, "positive and finite")
 
+    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Return log-probabilities of the integers x; ``-inf`` elsewhere."""
+        x = np.asarray(x, dtype=float)
+        inside = (x >= 0) & (x == np.floor(x))
+        n = np.where(inside, x, 0.0)
+        value = n * math.log(self.mean) - self.mean - special.gammaln(n + 1)
+        return np.where(inside, value, -np.inf)
+
+    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+        """Return independent draws, by inversion."""
+        u = rng.random(size)
+        most = int(self.mean + 40 * math.sqrt(self.mean) + 80)
+        steps = special.pdtr(np.arange(most), self.mean)  # P(X <= n)
+        return np.searchsorted(steps, u, side="right").astype(float)
+
     def kl(self, p: "Poisson") -> float:
         """Return KL(self‖p)."""
         return self.mean * float(k3(_log_ratio(p.mean, self.mean)))
@@ -242,6 +276,16 @@ class Bernoulli:
         inside = 0 < self.probability < 1
         _refuse_unless(inside, "probability", self.probability, "strictly between 0 and 1")
 
+    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Return log-probabilities of 0 and 1; ``-inf`` elsewhere."""
+        x = np.asarray(x, dtype=float)
+        other = np.where(x == 0, math.log1p(-self.probability), -np.inf)
+        return np.where(x == 1, math.log(self.probability), other)
+
+    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+        """Return independent draws."""
+        return (rng.random(size) < self.probability).astype(float)
+
     def kl(self, p: "Bernoulli") -> float:
         """Return KL(self‖p)."""
         a, b = self.probability, p.probability
@@ -258,6 +302,233 @@ class Bernoulli:
         spread = a * (1 - a)
         unit = CentralMoments(spread, spread * (1 - 2 * a), spread * (1 - 3 * spread))
         return unit.scaled(math.log(b) - math.log1p(-b) - math.log(a) + math.log1p(-a))
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """Law of the number of failures, 0, 1, 2, ..., before the first success.
+
+    Examples
+    --------
+    >>> round(Geometric(0.5).kl(Geometric(0.25)), 6)
+    0.287682
+    """
+
+    probability: float
+
+    def __post_init__(self) -> None:
+        inside = 0 < self.probability < 1
+        _refuse_unless(inside, "probability", self.probability, "strictly between 0 and 1")
+
+    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Return log-probabilities of the integers x; ``-inf`` elsewhere."""
+        x = np.asarray(x, dtype=float)
+        inside = (x >= 0) & (x == np.floor(x))
+        value = math.log(self.probability) + np.where(inside, x, 0) * math.log1p(-self.probability)
+        return np.where(inside, value, -np.inf)
+
+    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+        """Return independent draws, by inversion."""
+        return np.floor(np.log1p(-rng.random(size)) / math.log1p(-self.probability))
+
+    def kl(self, p: "Geometric") -> float:
+        """Return KL(self‖p)."""
+        a, b = self.probability, p.probability
+        failures = float(k3(_log_ratio(1 - b, 1 - a)))
+        return float(k3(_log_ratio(b, a))) + (1 - a) / a * failures
+
+    def chi_squared_from(self, p: "Geometric") -> float:
+        """Return χ²(p‖self), finite iff (1 - p)² < 1 - self, of the two probabilities."""
+        a, b = self.probability, p.probability
+        room = (1 - a) - (1 - b) ** 2
+        return (1 - a) * b**2 / (a * room) - 1 if room > 0 else math.inf
+
+    def central_moments(self, p: "Geometric") -> CentralMoments:
+        """Return the central moments of log r, which is affine in the number of failures."""
+        a = self.probability
+        second = (1 - a) / a**2
+        unit = CentralMoments(second, second * (2 - a) / a, second**2 * 9 + second)
+        return unit.scaled(math.log1p(-p.probability) - math.log1p(-a))
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Laplace law with density exp(-abs(x - mean)/scale)/(2 scale).
+
+    Examples
+    --------
+    >>> round(Laplace(0.0, 1.0).kl(Laplace(1.0, 1.0)), 6)
+    0.367879
+    """
+
+    mean: float
+    scale: float
+
+    def __post_init__(self) -> None:
+        _refuse_unless(math.isfinite(self.mean), "mean", self.mean, "a finite number")
+        _refuse_unless(0 < self.scale < math.inf, "scale", self.scale, "positive and finite")
+
+    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Return log-densities at x."""
+        distance = np.abs(np.asarray(x, dtype=float) - self.mean)
+        return np.asarray(-distance / self.scale - math.log(2 * self.scale))
+
+    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+        """Return independent draws, by inversion."""
+        u = rng.random(size) - 0.5
+        return np.asarray(self.mean - self.scale * np.sign(u) * np.log1p(-2 * np.abs(u)))
+
+    def kl(self, p: "Laplace") -> float:
+        """Return KL(self‖p)."""
+        distance = abs(self.mean - p.mean)
+        # log(b2/b1) + b1/b2 - 1 is k3, and e^(-D/b1) - 1 + D/b1 too.
+        return float(k3(_log_ratio(self.scale, p.scale))) + self.scale / p.scale * float(
+            k3(-distance / self.scale)
+        )
+
+    def chi_squared_from(self, p: "Laplace") -> float:
+        """Return χ²(p‖self), finite iff p's scale is below twice this one's."""
+        if p.scale >= 2 * self.scale:
+            return math.inf
+        steep, slow, distance = 2 / p.scale, 1 / self.scale, abs(self.mean - p.mean)
+        far, near = _expm1(slow * distance) + 1, math.exp(-steep * distance)
+        pieces = (near + far) / (steep - slow) + (far - near) / (steep + slow)
+        return self.scale / (2 * p.scale**2) * pieces - 1
+
+    def central_moments(self, p: "Laplace") -> CentralMoments:
+        """Return the central moments of log r, by quadrature between the two kinks."""
+        kl, width = self.kl(p), 40 * self.scale
+        edges = sorted({self.mean, p.mean})
+        edges = [edges[0] - width, *edges, edges[-1] + width]
+
+        def integrand(x: float, order: int) -> float:
+            log_q, log_p = float(self.log_density(x)), float(p.log_density(x))
+            return math.exp(log_q) * (log_p - log_q + kl) ** order
+
+        return CentralMoments(
+            *(
+                math.fsum(
+                    integrate.quad(integrand, a, b, args=(order,), epsabs=0, epsrel=1e-11)[0]
+                    for a, b in itertools.pairwise(edges)
+                )
+                for order in (2, 3, 4)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """Gamma law with density proportional to x^(shape - 1) exp(-rate x).
+
+    Examples
+    --------
+    >>> Gamma(1.0, 1.0).kl(Gamma(1.0, 0.5)) == Exponential(1.0).kl(Exponential(0.5))
+    True
+    """
+
+    shape: float
+    rate: float
+
+    def __post_init__(self) -> None:
+        _refuse_unless(0 < self.shape < math.inf, "shape", self.shape, "positive and finite")
+        _refuse_unless(0 < self.rate < math.inf, "rate", self.rate, "positive and finite")
+
+    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Return log-densities at x; ``-inf`` outside of x > 0."""
+        x = np.asarray(x, dtype=float)
+        inside = np.where(x > 0, x, 1.0)
+        value = (self.shape - 1) * np.log(inside) - self.rate * inside - self._log_normaliser()
+        return np.where(x > 0, value, -np.inf)
+
+    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+        """Return independent draws, by inversion."""
+        return np.asarray(special.gammaincinv(self.shape, rng.random(size)) / self.rate)
+
+    def _log_normaliser(self) -> float:
+        return math.lgamma(self.shape) - self.shape * math.log(self.rate)
+
+    def kl(self, p: "Gamma") -> float:
+        """Return KL(self‖p)."""
+        shapes = (self.shape - p.shape) * float(special.digamma(self.shape))
+        shapes += math.lgamma(p.shape) - math.lgamma(self.shape)
+        log_rates = _log_ratio(p.rate, self.rate)
+        return shapes + (self.shape - p.shape) * log_rates + self.shape * float(k3(log_rates))
+
+    def chi_squared_from(self, p: "Gamma") -> float:
+        """Return χ²(p‖self), finite iff 2 p - self has positive shape and rate."""
+        shape, rate = 2 * p.shape - self.shape, 2 * p.rate - self.rate
+        if shape <= 0 or rate <= 0:
+            return math.inf
+        beyond = Gamma(shape, rate)
+        return _expm1(beyond._log_normaliser() - 2 * p._log_normaliser() + self._log_normaliser())
+
+    def central_moments(self, p: "Gamma") -> CentralMoments:
+        """Return the central moments of log r, derivatives of the log-normaliser towards p."""
+        shapes, rates = p.shape - self.shape, (p.rate - self.rate) / self.rate
+
+        def cumulant(n: int) -> float:
+            def log_rate(k: int) -> float:  # k-th derivative of log(rate + s (p.rate - rate))
+                return (-1.0) ** (k - 1) * math.factorial(k - 1) * rates**k
+
+            value = shapes**n * float(special.polygamma(n - 1, self.shape))
+            return value - self.shape * log_rate(n) - n * shapes * log_rate(n - 1)
+
+        return CentralMoments.of_cumulants(cumulant(2), cumulant(3), cumulant(4))
+
+
+@dataclass(frozen=True)
+class Beta:
+    """Beta law on (0, 1) with density proportional to x^(a - 1) (1 - x)^(b - 1).
+
+    Examples
+    --------
+    >>> round(Beta(1.0, 1.0).kl(Beta(2.0, 1.0)), 6)  # 1 - log 2
+    0.306853
+    """
+
+    a: float
+    b: float
+
+    def __post_init__(self) -> None:
+        _refuse_unless(0 < self.a < math.inf, "a", self.a, "positive and finite")
+        _refuse_unless(0 < self.b < math.inf, "b", self.b, "positive and finite")
+
+    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Return log-densities at x; ``-inf`` outside of 0 < x < 1."""
+        x = np.asarray(x, dtype=float)
+        inside = (x > 0) & (x < 1)
+        y = np.where(inside, x, 0.5)
+        value = (self.a - 1) * np.log(y) + (self.b - 1) * np.log1p(-y)
+        return np.where(inside, value - special.betaln(self.a, self.b), -np.inf)
+
+    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+        """Return independent draws, by inversion."""
+        return np.asarray(special.betaincinv(self.a, self.b, rng.random(size)))
+
+    def kl(self, p: "Beta") -> float:
+        """Return KL(self‖p)."""
+        da, db = p.a - self.a, p.b - self.b
+        slope = da * special.digamma(self.a) + db * special.digamma(self.b)
+        slope -= (da + db) * special.digamma(self.a + self.b)
+        return float(special.betaln(p.a, p.b) - special.betaln(self.a, self.b) - slope)
+
+    def chi_squared_from(self, p: "Beta") -> float:
+        """Return χ²(p‖self), finite iff 2 p - self has positive parameters."""
+        a, b = 2 * p.a - self.a, 2 * p.b - self.b
+        if a <= 0 or b <= 0:
+            return math.inf
+        exponent = special.betaln(a, b) - 2 * special.betaln(p.a, p.b)
+        return _expm1(float(exponent + special.betaln(self.a, self.b)))
+
+    def central_moments(self, p: "Beta") -> CentralMoments:
+        """Return the central moments of log r, derivatives of the log-normaliser towards p."""
+        da, db = p.a - self.a, p.b - self.b
+
+        def cumulant(n: int) -> float:
+            steps = ((da, self.a, 1), (db, self.b, 1), (da + db, self.a + self.b, -1))
+            return sum(sign * d**n * float(special.polygamma(n - 1, c)) for d, c, sign in steps)
+
+        return CentralMoments.of_cumulants(cumulant(2), cumulant(3), cumulant(4))
 
 
 def _log_ratio(numerator: float, denominator: float) -> float:
