@@ -1,7 +1,8 @@
 """The book's statements: find them in the notebooks, and list them all on one page.
 
 `statements` and `checks` read notebooks as text and are also what the tests use to hold every
-statement to its proof and its check. The directive ``{all-results}`` turns them into a table.
+statement to its proof and its check. The directive ``{all-results}`` turns them into a table, and
+``label`` in a docstring of the package into a link to the statement.
 """
 
 import ast
@@ -24,6 +25,7 @@ _REPORT = re.compile(
     r"^✓ (?P<label>\S+)\n(?P<claims>.*?)^  over (?P<scope>[^\n]+(?:\n      [^\n]+)*)",
     re.MULTILINE | re.DOTALL,
 )
+_NAMED = re.compile(r"``([a-z0-9]+(?:-[a-z0-9]+)+)``")  # a label in a docstring
 # How a report words its methods, and what the list of results calls them.
 _KINDS = {
     "exactly equal": "exact",
@@ -98,6 +100,24 @@ def checks(path: Path) -> list[Check]:
     return found
 
 
+def users(package: Path) -> dict[str, list[str]]:
+    """Return, for each label, the functions and classes whose docstrings name it."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(package.glob("[!_]*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        module = f"{package.name}.{path.stem}"
+        scopes = [(module, tree)]
+        scopes += [(f"{module}.{n.name}", n) for n in tree.body if isinstance(n, ast.ClassDef)]
+        for scope, body in scopes:
+            for node in body.body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+                    for label in _NAMED.findall(ast.get_docstring(node) or ""):
+                        names = found.setdefault(label, [])
+                        if f"{scope}.{node.name}" not in names:
+                            names.append(f"{scope}.{node.name}")
+    return found
+
+
 def _text(output: dict[str, Any]) -> str:
     data = output.get("data", {}).get("text/plain", output.get("text", ""))
     return "".join(data)
@@ -113,17 +133,33 @@ def setup(app: Any) -> dict[str, Any]:
         def run(self) -> list[Any]:
             lines: list[str] = []
             source = Path(self.env.srcdir)
+            implemented = users(source / "src" / "klapprox")
             for docname in _toc_entries(source / "_toc.yml"):
                 path = source / f"{docname}.ipynb"
                 if path.exists():
                     self.env.note_dependency(str(path))
-                    lines += [f"## {_title(path)}", "", *_table(path), ""]
+                    lines += [f"## {_title(path)}", "", *_table(path, implemented), ""]
             return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
     app.add_directive("all-results", AllResults)
+    app.connect("autodoc-process-docstring", _link_labels)
     app.connect("doctree-read", _tidy_boxes)
     app.connect("html-page-context", _without_thebe, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _link_labels(app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: Any) -> None:
+    """Turn ``label`` into a link wherever it is the label of a statement."""
+    known = {
+        statement.label
+        for docname in _toc_entries(Path(app.srcdir) / "_toc.yml")
+        if (path := Path(app.srcdir) / f"{docname}.ipynb").exists()
+        for statement in statements(path)
+    }
+    for number, line in enumerate(lines):
+        lines[number] = _NAMED.sub(
+            lambda match: f":prf:ref:`{match[1]}`" if match[1] in known else match[0], line
+        )
 
 
 def _without_thebe(_app: Any, _page: str, _template: str, context: Any, _doctree: Any) -> None:
@@ -167,8 +203,8 @@ def _title(path: Path) -> str:
     )
 
 
-def _table(path: Path) -> list[str]:
-    """Return the lines of a table of the statements of one notebook."""
+def _table(path: Path, implemented: dict[str, list[str]]) -> list[str]:
+    """Return the lines of a table of the statements of one notebook and who implements them."""
     by_label: dict[str, list[Check]] = {}
     for check in checks(path):
         by_label.setdefault(check.label, []).append(check)
@@ -183,8 +219,12 @@ def _table(path: Path) -> list[str]:
             found = by_label.get(statement.label, [])
             kinds = dict.fromkeys(kind for check in found for kind in check.kinds)
             covers = "; ".join(dict.fromkeys(check.scope for check in found))
+            names = "".join(
+                f" {{py:obj}}`{name.rpartition('.')[2]} <{name}>`"
+                for name in implemented.get(statement.label, [])
+            )
             cells_of_row = (
-                f"{{prf:ref}}`{statement.label}` {statement.title} `{statement.label}`",
+                f"{{prf:ref}}`{statement.label}` {statement.title} `{statement.label}`{names}",
                 ", ".join(kinds),
                 covers.replace("|", r"\|"),
             )

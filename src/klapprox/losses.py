@@ -26,7 +26,7 @@ def kl_loss(
 ) -> Any:
     r"""Return a KL(π‖π_ref) term for each sequence; its mean is the loss.
 
-    With k1_t and k3_t of the token ratios r_t = π_ref/π and s_t = ∇log π(y_t|y_<t):
+    With k1_t and k3_t of the token ratios r_t = π_ref/π and s_t = ∇log π(y_t given y_<t):
 
     ============== ========================= =====================================
     level          value                     gradient
@@ -41,12 +41,12 @@ def kl_loss(
     Parameters
     ----------
     log_pi : array of shape (..., T)
-        log π(y_t|y_<t) in nats of the tokens, from the policy that is trained.
+        log π(y_t given y_<t) in nats of the tokens, from the policy that is trained.
     log_ref : array of the same shape
         log π_ref of the same tokens. Not differentiated.
     log_old : array of the same shape, optional
-        log of the law that drew the tokens, y_t ~ π_old(·|y_<t). Not differentiated. Without it the
-        tokens are taken to be drawn from π itself, which holds for one gradient step after drawing.
+        log of the law that drew the tokens, π_old of y_t given y_<t. Not differentiated. Without it
+        the tokens are taken to be drawn from π itself, as they are in the first step after drawing.
     mask : boolean array of the same shape, optional
         True at the tokens that the policy chose; False at padding, prompts and the output of tools.
         What the arrays hold there, be it NaN or infinite, enters neither value nor gradient.
@@ -73,15 +73,15 @@ def kl_loss(
 
     Notes
     -----
-    *Value.* E_old[W_t k3_t] = E_π[k3_t], since W_t changes the law of y_1..y_t, and E_π[k3_t|y_<t]
-    is the divergence K_t of step t; the sum over t is KL by the chain rule. With w_t only y_t
-    changes its law: the mean is Σ_t E[K_t(y_<t)] with prefixes from π_old instead of π.
+    *Value.* E_old[W_t k3_t] = E_π[k3_t], since W_t changes the law of y_1..y_t, and the mean of
+    k3_t given y_<t is the divergence K_t of step t; the sum over t is KL by the chain rule. With
+    w_t only y_t changes its law: the mean is Σ_t E[K_t(y_<t)], with prefixes from π_old, not π.
 
     *Gradient at sequence level.* ∇E_π[Σ_u k1_u] = E_π[Σ_u k1_u Σ_t s_t], because E_π[∇k1_u] = 0,
     and E_π[k1_u s_t] = 0 for t > u; then W_u brings E_π to E_old (``thm-missing-term``, parts 1 and
     5). The sum over u ≥ t holds the KL to go: token t answers for what it leads to.
 
-    *Gradient at token level.* E_old[w_t k1_t s_t|y_<t] = ∇K_t with the prefix held fixed
+    *Gradient at token level.* E_old[w_t k1_t s_t given y_<t] = ∇K_t with the prefix held fixed
     (``thm-gradient-coefficients``, ``thm-off-policy-gradients``). On-policy it differs from ∇KL by
     the missing term E[Σ_t s_t V_{t+1}], V the KL to go (``thm-missing-term``, part 2).
 
