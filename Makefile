@@ -87,6 +87,11 @@ lab: $(READY) ## open the notebooks in JupyterLab, with MyST rendering
 serve: book ## serve the site on http://localhost:8000 (PORT=... for another)
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
+.PHONY: bench
+bench: $(READY) ## time, memory and accuracy as ratios in one run (SIZES="10000 1000000"; needs 8 GB for 1e8)
+	@if [ -x .venv-arrays/bin/python ]; then p=.venv-arrays/bin/python; else p=$(BIN)/python; fi; \
+	  $$p -W ignore benchmarks/bench.py $(if $(SIZES),--sizes $(SIZES))
+
 .PHONY: lint
 lint: $(READY) ## ruff on code and notebooks, strict types, spelling
 	@$(BIN)/ruff check .

@@ -309,20 +309,26 @@ def _as_weights(
 
 
 def _as_labels(groups: Any, rows: int, keep: NDArray[np.bool_]) -> NDArray[np.intp]:
-    labels = np.arange(rows) if groups is None else np.asarray(groups)
-    if labels.shape != (rows,):
-        raise ValueError(
-            f"groups has shape {labels.shape}; give one label a draw or sequence, shape ({rows},)."
-        )
+    """Return the number of each row's group, counted over groups that have a sample."""
     occupied = keep.reshape(rows, -1).any(axis=1)
-    names = np.unique(labels[occupied])
-    if len(names) < 2:
+    if groups is None:
+        codes, count = np.cumsum(occupied) - 1, int(occupied.sum())
+    else:
+        labels = np.asarray(groups)
+        if labels.shape != (rows,):
+            raise ValueError(
+                f"groups has shape {labels.shape}; give one label a draw or sequence, shape "
+                f"({rows},)."
+            )
+        names = np.unique(labels[occupied])
+        codes, count = np.searchsorted(names, labels), len(names)
+    if count < 2:
         raise ValueError(
             f"{'groups' if groups is not None else 'log_q'}: fewer than two independent groups "
             "hold unmasked samples; one group gives no standard error. Add samples or groups."
         )
-    # A row without a token adds nothing to any group, so it may stand in the first.
-    return np.where(occupied, np.searchsorted(names, labels), 0) % len(names)
+    # A row without a sample adds nothing to any group, so it may stand in the first.
+    return np.where(occupied, codes, 0)
 
 
 def _by_group(values: Floats, labels: NDArray[np.intp]) -> Floats:

@@ -28,6 +28,10 @@ from klapprox._arrays import anywhere, as_floating, in_wider_dtype, refuse_nan
 
 __all__ = ["k1", "k2", "k3", "k3_forward", "k_alpha", "k_f", "k_lambda", "log_ratio"]
 
+_BLOCK = (
+    8192  # numbers that are worked on at a time: three such arrays fit into a processor's cache
+)
+
 # 1/3!, ..., 1/18!: with these the series below is good to rounding for |x| <= 1.
 _SERIES = tuple(1.0 / math.factorial(n) for n in range(3, 19))
 
@@ -202,6 +206,8 @@ def k3(log_r: Any) -> Any:
     5.000000001666667e-19
     """
     xp, log_r = _checked(log_r)
+    if _is_at_most_float64(log_r):
+        return _expm1_minus_in_blocks(log_r)[()]  # widened and rounded there, block by block
     return in_wider_dtype(xp, _expm1_minus, log_r)
 
 
@@ -386,6 +392,8 @@ def k_f(log_r: Any, f: Callable[[Any], Any], slope: float) -> Any:
 
 def _expm1_minus(xp: Any, x: Any) -> Any:
     """Return exp(x) - 1 - x to a few units in the last place, for real x and -inf."""
+    if _is_at_most_float64(x):
+        return _expm1_minus_in_blocks(x)
     small = xp.abs(x) <= 1.0
     # Each branch sees only arguments it can handle, so that gradients stay finite too.
     near = xp.where(small, x, xp.zeros_like(x))
@@ -394,6 +402,40 @@ def _expm1_minus(xp: Any, x: Any) -> Any:
     for coefficient in reversed(_SERIES[:-1]):
         series = series * near + coefficient
     return xp.where(small, near * near * (0.5 + near * series), xp.expm1(far) - far)
+
+
+def _is_at_most_float64(x: Any) -> bool:
+    """Whether this is a NumPy array that float64 can hold; longdouble is wider on some machines."""
+    return isinstance(x, np.ndarray) and bool(np.finfo(x.dtype).bits <= 64)
+
+
+def _expm1_minus_in_blocks(x: Any) -> Any:
+    """Return the same for a NumPy array, block by block: in the cache and without large copies."""
+    out = np.empty(x.shape, x.dtype)
+    given, wanted = x.reshape(-1), out.reshape(-1)
+    # To half of a unit of float32 nine terms are enough.
+    terms = _SERIES if x.dtype == np.float64 else _SERIES[:9]
+    series, square = np.empty(_BLOCK), np.empty(_BLOCK)
+    for start in range(0, given.size, _BLOCK):
+        near = given[start : start + _BLOCK].astype(np.float64, copy=False)
+        s, t = series[: near.size], square[: near.size]
+        some = not (near.min() >= -1.0 and near.max() <= 1.0)
+        if some:
+            far = np.abs(near) > 1.0
+            rest, near = near[far], np.where(far, 0.0, near)
+        np.multiply(near, terms[-1], out=s)
+        s += terms[-2]
+        for coefficient in reversed(terms[:-2]):
+            s *= near
+            s += coefficient
+        s *= near
+        s += 0.5
+        np.multiply(near, near, out=t)
+        t *= s
+        if some:
+            t[far] = np.expm1(rest) - rest
+        wanted[start : start + _BLOCK] = t
+    return out
 
 
 def _forward(xp: Any, x: Any) -> Any:
@@ -438,8 +480,11 @@ def _check_number(name: str, symbol: str, value: Any) -> None:
 def _checked(log_r: Any) -> tuple[Any, Any]:
     """Return namespace and array of a log-ratio that may have been drawn from q."""
     xp, log_r = as_floating("log_r", log_r)
-    refuse_nan(xp, "log_r", log_r)
-    if anywhere(xp, log_r == math.inf):
+    # For NumPy one pass without a copy decides: if there is a NaN it is the maximum.
+    suspicious = not (isinstance(log_r, np.ndarray) and log_r.max(initial=-math.inf) < math.inf)
+    if suspicious:
+        refuse_nan(xp, "log_r", log_r)
+    if suspicious and anywhere(xp, log_r == math.inf):
         raise ValueError(
             "log_r is +inf at a sample, so q(x) = 0 there; such a point cannot have been drawn "
             "from q. Check that log_q scores the distribution that generated the samples."
