@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klapprox.control_variates import cross_fitted, leave_one_out, regression
+from klapprox.control_variates import cross_fitted, leave_one_out, regression, several
 
 LEAST = {regression: 2, leave_one_out: 3, cross_fitted: 4}
 by_name = {"ids": lambda function: function.__name__}
@@ -147,3 +147,49 @@ def test_a_bad_log_r_is_refused_by_name(function, bad, error, words):
 def test_a_ratio_whose_square_overflows_is_refused(function, value):
     with pytest.raises(ValueError, match=f"^log_r is {value}"):
         function(np.array([0.0, 1.0, value, 2.0]))
+
+
+def test_several_with_one_control_is_the_single_one():
+    x = np.random.Generator(np.random.PCG64(3)).standard_normal(40)
+    log_r = 0.4 * x - 0.08
+    control = np.expm1(log_r)[:, None]
+    assert several(log_r, control, cross_fit=False) == pytest.approx(regression(log_r), rel=1e-12)
+    assert several(log_r, control) == pytest.approx(cross_fitted(log_r), rel=1e-12)
+
+
+def test_several_is_unbiased_by_enumeration():
+    q, p = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
+    log_r, controls = np.log(p / q), np.column_stack([p / q - 1, np.array([1.0, 0, 0]) - q[0]])
+    mean = biased = 0.0
+    for picks in itertools.product(range(3), repeat=8):
+        chance = math.prod(q[i] for i in picks)
+        index = np.array(picks)
+        mean += chance * several(log_r[index], controls[index])
+        biased += chance * several(log_r[index], controls[index], cross_fit=False)
+    truth = float(-(q @ log_r))
+    assert mean == pytest.approx(truth, rel=1e-9)
+    assert abs(biased - truth) > 1e-4
+
+
+def test_several_scores_leave_no_variance():
+    x = np.random.Generator(np.random.PCG64(4)).standard_normal(30)
+    log_r = -((x - 0.8) ** 2) / (2 * 1.44) - math.log(1.2) + x**2 / 2
+    exact = math.log(1.2) + (1 + 0.64) / (2 * 1.44) - 0.5
+    scores = np.column_stack([x, x**2 - 1])
+    assert several(log_r, scores) == pytest.approx(exact, rel=1e-10)
+    repeated = np.column_stack([scores, scores])
+    assert several(log_r, repeated) == pytest.approx(exact, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("controls", "words"),
+    [
+        (np.zeros(10), "controls has shape"),
+        (np.zeros((9, 1)), "controls has shape"),
+        (np.full((10, 1), np.inf), "controls holds a value that is not finite"),
+        (np.zeros((10, 4)), "log_r holds 10 draws; 4 control variates need 12"),
+    ],
+)
+def test_bad_controls_are_named(controls, words):
+    with pytest.raises(ValueError, match=words):
+        several(np.zeros(10), controls)

@@ -2,7 +2,8 @@
 
 With X = r - 1 and Y = k1 = -log r for x ~ q, the best coefficient is λ* = -Cov(X, Y)/Var(X), which
 is J/χ²(p‖q). `regression` estimates it from the same sample, at the price of a bias of order 1/N;
-`leave_one_out` and `cross_fitted` pay no bias (``thm-estimated-lambda``).
+`leave_one_out` and `cross_fitted` pay no bias (``thm-estimated-lambda``). `several` takes more
+control variates than one (``thm-several-control-variates``).
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from klapprox.estimators import k1
 
-__all__ = ["cross_fitted", "leave_one_out", "regression"]
+__all__ = ["cross_fitted", "leave_one_out", "regression", "several"]
 
 Floats = NDArray[np.float64]
 
@@ -86,6 +87,67 @@ def cross_fitted(log_r: ArrayLike) -> float:
     for own, other in (halves, halves[::-1]):
         total += float(np.sum(y[own] + _slope(x[other], y[other]) * x[own]))
     return total / x.size
+
+
+def several(log_r: ArrayLike, controls: ArrayLike, *, cross_fit: bool = True) -> float:
+    """Return the mean of k1 after least squares on several control variates with mean zero.
+
+    Parameters
+    ----------
+    log_r : array of shape (n,)
+        log p(x) - log q(x) in nats at independent x ~ q; finite.
+    controls : array of shape (n, m)
+        Values at the same draws of functions with *known* mean zero under q: r - 1, a score of q,
+        a centred statistic. Columns may depend on each other.
+    cross_fit : bool
+        Take the coefficients for each half of the sample from the other half, which leaves no
+        bias; otherwise from the whole sample, with a bias of order 1/n.
+
+    Returns
+    -------
+    float
+        Estimate of KL(q‖p) in nats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `regression`; if the shapes do not match, a control is not finite, or a half has
+        fewer than m + 2 draws.
+
+    Notes
+    -----
+    Implements ``thm-several-control-variates``. In an exponential family the scores leave no
+    variance at all.
+
+    Examples
+    --------
+    >>> x = np.random.Generator(np.random.PCG64(0)).standard_normal(50)
+    >>> round(several(0.5 * x - 0.125, x[:, None]), 12)  # N(0, 1) and N(1/2, 1); the score is x
+    0.125
+    """
+    controls = np.asarray(controls, dtype=np.float64)
+    _, y = _x_and_y(log_r, least=2)
+    if controls.ndim != 2 or len(controls) != y.size:
+        raise ValueError(
+            f"controls has shape {controls.shape} and log_r {y.shape}; give one row a draw and one "
+            "column a control variate."
+        )
+    if not np.all(np.isfinite(controls)):
+        raise ValueError("controls holds a value that is not finite; leave that control out.")
+    least = (controls.shape[1] + 2) * (2 if cross_fit else 1)
+    if y.size < least:
+        raise ValueError(
+            f"log_r holds {y.size} draws; {controls.shape[1]} control variates need {least}."
+        )
+    everything = slice(None)
+    halves = slice(0, y.size // 2), slice(y.size // 2, None)
+    total = 0.0
+    for own, other in (halves, halves[::-1]) if cross_fit else ((everything, everything),):
+        design = np.column_stack([np.ones(len(y[other])), controls[other]])
+        # The least-norm solution: columns that depend on each other do no harm.
+        slopes = np.linalg.lstsq(design, y[other], rcond=None)[0][1:]
+        total += float(np.sum(y[own] - controls[own] @ slopes))
+    return total / y.size
 
 
 def _x_and_y(log_r: ArrayLike, least: int) -> tuple[Floats, Floats]:
