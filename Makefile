@@ -17,6 +17,8 @@ PORT ?= 8000
 export SOURCE_DATE_EPOCH ?= 1767225600
 export MPLBACKEND := agg
 export PYTHONHASHSEED := 0
+# Matplotlib's list of fonts goes with the environment: another one's may name files that are gone.
+export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .PHONY: help

@@ -201,3 +201,19 @@ def test_a_weight_that_overflows_is_refused():
     ):
         kl.kl_loss(FLAT, FLAT, log_old=FLAT - 300.0)  # exp(900) at the third token
     assert np.all(np.isfinite(kl.kl_loss(FLAT, FLAT, log_old=FLAT - 300.0, level="token")))
+
+
+def test_weights_multiply_and_names_are_told():
+    values = np.array([0.5, 1.0])
+    log_w = np.log([2.0, 0.5])
+    for detach in (False, True):
+        np.testing.assert_allclose(kl.weighted(values, log_w, detach=detach), [1.0, 0.5])
+    np.testing.assert_array_equal(kl.straight_through(values, 3 * values), values)
+    with pytest.raises(ValueError, match=r"log_w has shape \(1,\) and values \(2,\)"):
+        kl.weighted(values, log_w[:1])
+    with pytest.raises(TypeError, match="log_w has dtype int64"):
+        kl.weighted(values, np.array([0, 1]))
+    with pytest.raises(ValueError, match="log_w is NaN, or so large"), np.errstate(over="ignore"):
+        kl.weighted(values, np.array([0.0, 800.0]))
+    with pytest.raises(TypeError, match="gradient_of is a float, but value an array"):
+        kl.straight_through(values, 0.5)

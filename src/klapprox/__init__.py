@@ -16,7 +16,7 @@ Examples
 from klapprox.estimate import KLEstimate, KLWarning, estimate_kl
 from klapprox.estimators import k1, k2, k3, k3_forward, k_alpha, k_f, k_lambda, log_ratio
 from klapprox.files import read_log_probabilities
-from klapprox.losses import kl_loss
+from klapprox.losses import kl_loss, straight_through, weighted
 from klapprox.streaming import KLStream, stream_dask, stream_kl
 
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
     "kl_loss",
     "log_ratio",
     "read_log_probabilities",
+    "straight_through",
     "stream_dask",
     "stream_kl",
+    "weighted",
 ]

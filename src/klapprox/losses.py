@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 from klapprox._arrays import anywhere, as_floating, stop_gradient
 from klapprox.estimators import k3
 
-__all__ = ["kl_loss"]
+__all__ = ["kl_loss", "straight_through", "weighted"]
 
 
 def kl_loss(
@@ -125,6 +125,94 @@ def kl_loss(
     return xp.astype(xp.sum(value + (log_pi - fixed) * credit, axis=-1), dtype)
 
 
+def weighted(values: Any, log_w: Any, *, detach: bool = False) -> Any:
+    r"""Return w k for samples of another policy, w = π/π_old differentiated or not.
+
+    Parameters
+    ----------
+    values : array
+        k1, k2 or k3 of π_ref/π at samples of π_old.
+    log_w : array of the same shape
+        log(π/π_old) of the samples, in nats.
+    detach : bool
+        Whether to leave w out of the gradient. The value is the same; the mean gradient is not:
+
+        ======== ================ ==================
+        values   differentiated   detached
+        ======== ================ ==================
+        k1       ∇KL(π‖π_ref)     0
+        k2       ∇E_π[k2]         ∇KL(π‖π_ref)
+        k3       ∇KL(π‖π_ref)     ∇KL(π_ref‖π)
+        ======== ================ ==================
+
+    Returns
+    -------
+    array
+        Same shape and kind; its mean over samples of π_old is E_π[k].
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arrays differ in kind or shape, or ``log_w`` is NaN or so large that w overflows.
+
+    Notes
+    -----
+    Proved in ``thm-off-policy-gradients``; for k3 the differentiated form is, sample by sample, k1
+    in the weighted reward (``cor-weighted-k3``).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> weighted(np.array([0.5, 1.0]), np.log([2.0, 0.5])).round(4).tolist()
+    [1.0, 0.5]
+    """
+    xp, values = as_floating("values", values)
+    _check_kind_and_shape(xp, "log_w", log_w, values.shape, "values")
+    as_floating("log_w", log_w)
+    weight = xp.exp(stop_gradient(log_w) if detach else log_w)
+    if anywhere(xp, ~xp.isfinite(weight)):
+        raise ValueError(
+            "log_w is NaN, or so large that the weight overflows. Check that it scores the same "
+            "samples, and draw new ones from the current policy."
+        )
+    return weight * values
+
+
+def straight_through(value: Any, gradient_of: Any) -> Any:
+    r"""Return an array with the value of one estimator and the gradient of another.
+
+    Parameters
+    ----------
+    value, gradient_of : array
+        For example k3 and k2 of the same samples: on-policy the means of the value, KL(π‖π_ref),
+        and of the gradient are then both right.
+
+    Returns
+    -------
+    array
+        ``value``, with the gradient of ``gradient_of``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arrays differ in kind or shape.
+
+    Notes
+    -----
+    Implements ``prop-straight-through``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> straight_through(np.array([0.5]), np.array([0.25])).tolist()
+    [0.5]
+    """
+    xp, value = as_floating("value", value)
+    _check_kind_and_shape(xp, "gradient_of", gradient_of, value.shape, "value")
+    # The bracket is exactly zero, but not its gradient.
+    return stop_gradient(value) + (gradient_of - stop_gradient(gradient_of))
+
+
 def _checked_mask(xp: Any, mask: Any, log_pi: Any) -> Any:
     """Return the mask as a Boolean array in the shape of log_pi."""
     if mask is None:
@@ -153,18 +241,20 @@ def _checked_log(xp: Any, name: str, values: Any, mask: Any) -> Any:
     return xp.astype(values, xp.result_type(values.dtype, xp.float32))
 
 
-def _check_kind_and_shape(xp: Any, name: str, values: Any, shape: tuple[int, ...]) -> None:
+def _check_kind_and_shape(
+    xp: Any, name: str, values: Any, shape: tuple[int, ...], like: str = "log_pi"
+) -> None:
     try:
         same = array_namespace(values) is xp
     except TypeError:
         same = False
     if not same:
         raise TypeError(
-            f"{name} is a {type(values).__name__}, but log_pi an array of {xp.__name__}; "
+            f"{name} is a {type(values).__name__}, but {like} an array of {xp.__name__}; "
             "convert one of them so that both are of one kind."
         )
     if tuple(values.shape) != tuple(shape):
         raise ValueError(
-            f"{name} has shape {tuple(values.shape)} and log_pi {tuple(shape)}; both must be about "
+            f"{name} has shape {tuple(values.shape)} and {like} {tuple(shape)}; both must be about "
             "the same tokens."
         )
