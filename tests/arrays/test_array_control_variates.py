@@ -6,12 +6,16 @@ import pytest
 from klapprox import control_variates
 
 LOG_R = np.random.default_rng(0).normal(-0.1, 0.5, 12)
+CONTROLS = np.column_stack([np.expm1(LOG_R), np.expm1(2 * LOG_R)])
+MORE_ARGUMENTS = {"several": (CONTROLS,)}
 
 
 @pytest.mark.parametrize("name", control_variates.__all__)
 def test_the_estimate_is_that_of_numpy(library, name):
     estimate = getattr(control_variates, name)
     dtype = "float64" if library.has_float64 else "float32"
-    value = estimate(library.array(LOG_R, dtype))
+    arguments = (LOG_R, *MORE_ARGUMENTS.get(name, ()))
+    value = estimate(*(library.array(argument, dtype) for argument in arguments))
     assert isinstance(value, float)
-    assert value == pytest.approx(estimate(LOG_R), rel=1e-14 if library.has_float64 else 1e-5)
+    tolerance = 1e-14 if library.has_float64 else 1e-5
+    assert value == pytest.approx(estimate(*arguments), rel=tolerance)
