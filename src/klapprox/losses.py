@@ -135,15 +135,7 @@ def weighted(values: Any, log_w: Any, *, detach: bool = False) -> Any:
     log_w : array of the same shape
         log(π/π_old) of the samples, in nats.
     detach : bool
-        Whether to leave w out of the gradient. The value is the same; the mean gradient is not:
-
-        ======== ================ ==================
-        values   differentiated   detached
-        ======== ================ ==================
-        k1       ∇KL(π‖π_ref)     0
-        k2       ∇E_π[k2]         ∇KL(π‖π_ref)
-        k3       ∇KL(π‖π_ref)     ∇KL(π_ref‖π)
-        ======== ================ ==================
+        Whether to leave w out of the gradient; see Notes.
 
     Returns
     -------
@@ -157,6 +149,16 @@ def weighted(values: Any, log_w: Any, *, detach: bool = False) -> Any:
 
     Notes
     -----
+    The value is the same either way; the mean gradient is not:
+
+    ======== ================ ==================
+    values   differentiated   detached
+    ======== ================ ==================
+    k1       ∇KL(π‖π_ref)     0
+    k2       ∇E_π[k2]         ∇KL(π‖π_ref)
+    k3       ∇KL(π‖π_ref)     ∇KL(π_ref‖π)
+    ======== ================ ==================
+
     Proved in ``thm-off-policy-gradients``; for k3 the differentiated form is, sample by sample, k1
     in the weighted reward (``cor-weighted-k3``).
 
