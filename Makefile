@@ -38,8 +38,8 @@ install: $(READY) ## create the environment in .venv (the other targets do it wh
 book: _build/.book ## build the site and print the path of its first page
 	@echo "The book is ready: $(CURDIR)/$(SITE)/index.html"
 
-# Sphinx does not see that an extension of ours has changed: then all pages are made anew.
-_build/.fresh: $(wildcard extensions/*.py) requirements.lock
+# Sphinx does not see that an extension or a style of ours has changed: then all pages are made anew.
+_build/.fresh: $(wildcard extensions/*.py _static/*) requirements.lock
 	@rm -rf $(SITE) _build/.doctrees
 	@mkdir -p _build && touch $@
 

@@ -15,5 +15,15 @@ window.addEventListener("load", () => {
   window.MathJax?.startup?.promise?.then(makeScrollersReachable);
 });
 
+// Paper is white: what is printed has the light colours, whatever the screen has.
+let schemeOnScreen;
+window.addEventListener("beforeprint", () => {
+  schemeOnScreen = document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = "light";
+});
+window.addEventListener("afterprint", () => {
+  document.documentElement.dataset.theme = schemeOnScreen;
+});
+
 // From file:// a browser lets no script read the pages that a search found, so their excerpts are left out.
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;

@@ -13,6 +13,7 @@ import urllib.parse
 import pytest
 
 WIDTHS = {1280: 800, 390: 844}  # width: height
+SHEET = {"width": 717, "height": 1046}  # A4 with the margins that Chromium gives it, in pixels
 COMBINATIONS = list(itertools.product(["http", "file"], WIDTHS, ["light", "dark"]))
 # Pages that Sphinx makes without a source: nobody can give them a description.
 GENERATED = {"prf-prf.html", "search.html"}
@@ -192,6 +193,23 @@ def check_column(page):
     assert not faults, "\n".join(faults)
 
 
+def check_paper(page):
+    """On paper, where nothing scrolls, formulas, tables and code fit the width of a sheet."""
+    page.set_viewport_size(SHEET)
+    page.emulate_media(media="print")
+    cut = page.evaluate(
+        """root => {
+      const right = root.getBoundingClientRect().right + 1;
+      return [...root.querySelectorAll('pre, table, img, .math, mjx-container, .output')]
+        .filter(e => e.checkVisibility() && (e.getBoundingClientRect().right > right
+                     || e.clientWidth && e.scrollWidth > e.clientWidth + 1))
+        .map(e => `${e.outerHTML.slice(0, 120)} is ${e.scrollWidth} px in ${e.clientWidth} px`);
+    }""",
+        content(page),
+    )
+    assert not cut, "\n".join(cut)
+
+
 def check_outline(page, described=True):
     """One visible h1, no skipped heading level, a language, a title and a description."""
     # The theme has a second h1 for printing only, and hides it on the screen.
@@ -327,6 +345,18 @@ def test_page(visit, bases, page_path, served, width, scheme):
         pytest.fail("\n".join(faults), pytrace=False)
 
 
+def test_paper(visit, bases, page_path):
+    check_paper(visit(bases["file"] + page_path).page)
+
+
+def test_paper_is_light_in_a_dark_browser(visit, bases):
+    page = visit(f"{bases['file']}index.html", scheme="dark").page
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    check_scheme(page, "light")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    check_scheme(page, "dark")
+
+
 def test_files(site, page_path):
     check_links(site / page_path, site)
     check_ids(site / page_path)
@@ -350,7 +380,8 @@ def test_search(visit, bases, served, width):
 
 SOUND = """<!DOCTYPE html><html lang="en" data-theme="light"><head><meta charset="utf-8">
 <title>Sound</title><meta name="description" content="A page without a fault.">
-<style>body {background: white} article {width: 300px}</style><link rel="icon" href="data:,"></head>
+<style>body {background: white} article {width: 300px}
+@media print {pre {width: auto !important}}</style><link rel="icon" href="data:,"></head>
 <body><a href="#end">Skip</a><article><h1>One</h1><h2>Two</h2>
 <p>Text, <code>\\mathrm</code>.</p>
 <div style="overflow-x: auto"><pre style="width: 600px">-</pre></div>
@@ -379,6 +410,7 @@ PLANTED = [
     ("overflow-x: auto", "overflow-x: hidden", "column"),
     ("overflow-x: auto", "overflow-x: auto; width: 400px", "column"),
     ("End.", '<table style="width: 400px"><td>-</table>', "column"),
+    ("@media print", "@media speech", "paper"),
     ("<h2>Two</h2>", "<h1>Two</h1>", "outline"),
     ("<h1>One</h1>", "", "outline"),
     ("<h2>Two</h2>", "<h3>Two</h3>", "outline"),
