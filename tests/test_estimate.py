@@ -329,11 +329,21 @@ def test_bad_options_are_named(options, kind, message):
         ([-1.0, -np.inf], [-1.0, -1.0], ValueError, "log_q is infinite"),
         ([-1.0, -np.inf], [-1.0, -np.inf], ValueError, "log_q is infinite"),
         (np.array([-1, -2]), np.array([-1.0, -2.0]), TypeError, "log_q has dtype int64"),
+        (-1.0, -2.0, ValueError, r"log_q has shape \(\)"),
+        ("scores", [-1.0], TypeError, "log_q is a str"),
+        ([-1.0], None, TypeError, "log_p is a NoneType"),
+        ([[-1.0], [-1.0, -2.0]], [[-1.0], [-1.0, -2.0]], TypeError, "log_q is a list that is no"),
     ],
 )
 def test_bad_log_probabilities_are_named(log_q, log_p, kind, message):
     with pytest.raises(kind, match=message):
         kl.estimate_kl(log_q, log_p)
+
+
+def test_a_point_without_p_stays_infinite_under_a_weight_that_underflows():
+    log_q, log_p = np.full(3, -1.0), np.array([-1.0, -2.0, -np.inf])
+    result = quiet(log_q, log_p, log_weights=np.array([0.0, 0.0, -800.0]))
+    assert (result.value, result.standard_error) == (math.inf, math.inf)
 
 
 def test_token_weights_cannot_be_normalised_per_sequence():

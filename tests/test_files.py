@@ -66,7 +66,13 @@ BAD = [
     ([{"other": 1}], "there is no log_p and no log_q"),
     ([], "holds no samples"),
     ([ROWS[0], {"log_q": [-1.0], "log_p": [-1.0]}], "some rows have a group"),
-    ([{"log_q": [-1.0], "log_p": [-1.0, -2.0]}], "row 1: log_q has 1 tokens and log_p 2"),
+    ([{"log_q": [-1.0], "log_p": [-1.0, -2.0]}], "line 1: log_q has 1 tokens and log_p 2"),
+    ([{"log_q": [-1.0], "log_p": -1.0}], "log_q has 1 tokens and log_p a single number"),
+    ([{"log_q": -1.0, "log_p": -1.0}, {"log_q": [-1.0], "log_p": [-1.0]}], "give one kind"),
+    ([{"log_q": ["a"], "log_p": [-1.0]}], "line 1: log_q is neither a number nor a list"),
+    ([{"log_q": [-1.0], "log_p": [[-1.0]]}], "line 1: log_p is neither a number nor a list"),
+    ([ROWS[2], {"log_q": [-1.0], "log_p": [None]}], "line 2: log_p holds null or NaN"),
+    ([[-1.0, -2.0]], "line 1: no object with log_q and log_p"),
 ]
 
 
@@ -86,9 +92,22 @@ def test_bad_lines_and_endings_are_named(tmp_path):
         read_log_probabilities(path)
     with pytest.raises(ValueError, match=r"ends in '.csv'; known are .npz"):
         read_log_probabilities("scores.csv")
+    for junk in (b"", b"no", b"PK\x03\x04 torn off"):
+        (tmp_path / "junk.npz").write_bytes(junk)
+        with pytest.raises(ValueError, match=r"junk.npz is no .npz file"):
+            read_log_probabilities(tmp_path / "junk.npz")
+    np.save(tmp_path / "one.npy", np.zeros(2))
+    with pytest.raises(ValueError, match=r"one.npz is no .npz file"):
+        read_log_probabilities((tmp_path / "one.npy").rename(tmp_path / "one.npz"))
     np.savez(tmp_path / "half.npz", log_q=np.zeros(2))
     with pytest.raises(ValueError, match="there is no log_p"):
         read_log_probabilities(tmp_path / "half.npz")
+
+
+def test_rows_of_a_table_are_named(tmp_path):
+    rows = [{"log_q": [-1.0], "log_p": [-1.0]}, {"log_q": [-1.0, -2.0], "log_p": [-1.0]}]
+    with pytest.raises(ValueError, match="row 2: log_q has 2 tokens and log_p 1"):
+        read_log_probabilities(as_parquet(rows, tmp_path / "bad.parquet"))
 
 
 def test_parquet_without_pyarrow_says_what_to_install(monkeypatch, tmp_path):

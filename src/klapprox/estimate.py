@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from klapprox import estimators
+from klapprox._arrays import as_floating
 from klapprox.control_variates import leave_one_out
 
 __all__ = ["Diagnostics", "KLEstimate", "KLWarning", "estimate_kl"]
@@ -151,7 +151,8 @@ def estimate_kl(
         For sequences: nats per sequence, the mean of sums over tokens, or nats per token, the sum
         over everything divided by the number of tokens.
     mask : array of bool, optional
-        True where a token counts. What stands elsewhere does not matter, NaN included.
+        True where a token counts. What stands elsewhere does not matter, NaN included. A sequence
+        without any True is left out.
     groups : array of shape (n,) or (sequences,), optional
         Labels, for example prompts. Rows with one label may depend on each other; error bars are
         computed over labels (``prop-clustered-variance``).
@@ -215,7 +216,7 @@ def estimate_kl(
         value, terms = _k_lambda(log_r)
     else:
         value, terms = math.nan, _values(estimator, log_r)
-    totals = _by_group(np.where(keep, weights * terms, 0.0), labels)
+    totals = _by_group(np.where(keep, _product(weights, terms), 0.0), labels)
     counts = _by_group(_units(keep, weights, self_normalised, unit), labels)
     if math.isnan(value):
         value = float(totals.sum() / counts.sum())
@@ -254,15 +255,21 @@ def _values(estimator: str, log_r: Floats) -> Floats:
         return np.asarray(_VALUES[estimator](log_r))
 
 
+def _product(weights: Floats, terms: Floats) -> Floats:
+    """Return weights times terms; a term that is infinite stays so where its weight underflows."""
+    return np.where(np.isinf(terms), terms, weights * np.where(np.isinf(terms), 0.0, terms))
+
+
 def as_numpy(name: str, values: Any) -> Floats:
     if isinstance(values, list | tuple):
-        values = np.asarray(values, dtype=np.float64)
-    xp = array_namespace(values)
-    if not xp.isdtype(values.dtype, "real floating"):
-        raise TypeError(
-            f"{name} has dtype {values.dtype}; log-probabilities are floating-point: convert it, "
-            "for example with .astype('float64')."
-        )
+        try:
+            values = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{name} is a {type(values).__name__} that is no table of numbers ({error}); pass "
+                "an array, and fill short sequences up and mask them."
+            ) from error
+    _, values = as_floating(name, values)
     if hasattr(values, "detach"):  # a PyTorch tensor, which may carry a gradient
         values = values.detach().cpu().double()
     return np.asarray(values, dtype=np.float64)
@@ -387,7 +394,7 @@ def _diagnose(
     with np.errstate(over="ignore"):
         r = np.where(keep, np.exp(log_r), 0.0)
     share = np.ones_like(r) if weights is None else weights
-    totals = _by_group(share * np.where(keep, r, 0.0), labels)
+    totals = _by_group(_product(share, r), labels)
     counts = _by_group(keep.astype(np.float64), labels)
     mean = float(totals.sum() / counts.sum())
     error = _standard_error(totals, counts, mean)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,14 @@ class LogProbabilities(NamedTuple):
     log_p: NDArray[np.float64]
     mask: NDArray[np.bool_] | None
     groups: NDArray[Any] | None
+
+
+class _Row(NamedTuple):
+    """One draw (numbers) or one sequence (arrays of one dimension)."""
+
+    log_q: NDArray[np.float64]
+    log_p: NDArray[np.float64]
+    group: Any
 
 
 def read_log_probabilities(path: str | Path) -> LogProbabilities:
@@ -43,8 +52,8 @@ def read_log_probabilities(path: str | Path) -> LogProbabilities:
     Raises
     ------
     ValueError
-        If the ending is unknown, a name is missing, or the two lists of a sequence differ in
-        length; with the file and the line or row.
+        If the ending is unknown, a name is missing, a score is no number, or the two lists of a
+        sequence differ in length; with the file and the line or row.
     ImportError
         For ``.parquet`` without pyarrow.
 
@@ -68,11 +77,16 @@ def read_log_probabilities(path: str | Path) -> LogProbabilities:
 
 
 def _from_npz(path: Path) -> LogProbabilities:
-    with np.load(path) as arrays:
-        _refuse_missing(path, arrays.files)
-        mask = arrays["mask"] if "mask" in arrays.files else None
-        groups = arrays["group"] if "group" in arrays.files else None
-        return LogProbabilities(arrays["log_q"], arrays["log_p"], mask, groups)
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            found = dict(arrays)
+    except (BadZipFile, EOFError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no .npz file of plain arrays; write it with "
+            "numpy.savez(path, log_q=..., log_p=...)."
+        ) from error
+    _refuse_missing(path, found)
+    return LogProbabilities(found["log_q"], found["log_p"], found.get("mask"), found.get("group"))
 
 
 def _from_jsonl(path: Path) -> LogProbabilities:
@@ -80,13 +94,16 @@ def _from_jsonl(path: Path) -> LogProbabilities:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
+        place = f"{path}, line {number}"
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error}).") from None
-        _refuse_missing(f"{path}, line {number}", row)
-        rows.append(row)
-    return _from_rows(path, [{**row, "group": row.get("group")} for row in rows])
+            raise ValueError(f"{place}: not JSON ({error}).") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{place}: no object with log_q and log_p.")
+        _refuse_missing(place, row)
+        rows.append(_row(place, row["log_q"], row["log_p"], row.get("group")))
+    return _from_rows(path, rows)
 
 
 def _from_parquet(path: Path) -> LogProbabilities:
@@ -101,7 +118,7 @@ def _from_parquet(path: Path) -> LogProbabilities:
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     groups = columns.get("group", [None] * table.num_rows)
     rows = zip(columns["log_q"], columns["log_p"], groups, strict=True)
-    return _from_rows(path, [{"log_q": q, "log_p": p, "group": g} for q, p, g in rows])
+    return _from_rows(path, [_row(f"{path}, row {i}", *row) for i, row in enumerate(rows, 1)])
 
 
 def _refuse_missing(place: object, names: Any) -> None:
@@ -110,24 +127,42 @@ def _refuse_missing(place: object, names: Any) -> None:
         raise ValueError(f"{place}: there is no {' and no '.join(sorted(missing))}.")
 
 
-def _from_rows(path: Path, rows: Sequence[dict[str, Any]]) -> LogProbabilities:
+def _row(place: str, log_q: Any, log_p: Any, group: Any) -> _Row:
+    """Return one draw or sequence, or say what is wrong with it."""
+    scores = []
+    for name, value in (("log_q", log_q), ("log_p", log_p)):
+        try:
+            numbers = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            numbers = np.empty((0, 0))
+        if numbers.ndim > 1:
+            raise ValueError(f"{place}: {name} is neither a number nor a list of numbers.")
+        if np.any(np.isnan(numbers)):
+            raise ValueError(f"{place}: {name} holds null or NaN; leave that token out of both.")
+        scores.append(numbers)
+    if scores[0].shape != scores[1].shape:
+        sizes = [f"{x.size} tokens" if x.ndim else "a single number" for x in scores]
+        raise ValueError(
+            f"{place}: log_q has {sizes[0]} and log_p {sizes[1]}; both score the same tokens."
+        )
+    return _Row(scores[0], scores[1], group)
+
+
+def _from_rows(path: Path, rows: Sequence[_Row]) -> LogProbabilities:
     if not rows:
         raise ValueError(f"{path} holds no samples.")
-    labels = [row["group"] for row in rows]
+    labels = [row.group for row in rows]
     if len({label is None for label in labels}) > 1:
         raise ValueError(f"{path}: some rows have a group and some have none; give all or none.")
     groups = None if labels[0] is None else np.asarray(labels)
-    if not isinstance(rows[0]["log_q"], list):
-        log_q, log_p = (np.array([float(row[k]) for row in rows]) for k in ("log_q", "log_p"))
+    if len({row.log_q.ndim for row in rows}) > 1:
+        raise ValueError(f"{path}: some rows hold one number and some hold lists; give one kind.")
+    if rows[0].log_q.ndim == 0:
+        log_q, log_p = np.array([row.log_q for row in rows]), np.array([row.log_p for row in rows])
         return LogProbabilities(log_q, log_p, None, groups)
-    lengths = np.array([len(row["log_q"]) for row in rows])
-    padded = np.full((2, len(rows), lengths.max()), np.nan)
-    for i, row in enumerate(rows):
-        if len(row["log_p"]) != lengths[i]:
-            raise ValueError(
-                f"{path}, row {i + 1}: log_q has {lengths[i]} tokens and log_p "
-                f"{len(row['log_p'])}; both score the same tokens."
-            )
-        padded[:, i, : lengths[i]] = row["log_q"], row["log_p"]
+    lengths = np.array([row.log_q.size for row in rows])
     mask = np.arange(lengths.max()) < lengths[:, None]
+    padded = np.full((2, *mask.shape), np.nan)
+    for i, row in enumerate(rows):
+        padded[:, i, : lengths[i]] = row.log_q, row.log_p
     return LogProbabilities(padded[0], padded[1], mask, groups)
