@@ -5,6 +5,7 @@ alike; what counts is the column of ratios. Peak memory is what NumPy allocates 
 """
 
 import argparse
+import shutil
 import statistics
 import time
 import tracemalloc
@@ -91,11 +92,16 @@ def with_torch(size: int) -> list[Row]:
     except ImportError:
         return []
     x = 0.3 * torch.randn(size, generator=torch.Generator().manual_seed(0))
-    return [
+    rows: list[Row] = [
         ("torch exp(x) - x - 1", lambda: torch.exp(x) - x - 1),
         ("torch expm1(x) - x", lambda: torch.expm1(x) - x),
         ("torch klapprox.k3", lambda: kl.k3(x)),
     ]
+    if shutil.which("c++"):  # which torch.compile needs
+        compiled = torch.compile(kl.k3)
+        compiled(x)
+        rows.append(("the same, torch.compile", lambda: compiled(x)))
+    return rows
 
 
 def main() -> None:

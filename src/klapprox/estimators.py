@@ -10,7 +10,8 @@ are within 3 in ``float64`` elsewhere, and within 1 in every narrower dtype.
 
 Automatic differentiation (PyTorch, JAX) gives the derivatives -1, x, expm1(x) and x exp(x) of k1,
 k2, k3 and k3_forward in x = log r, to 8 units in the last place (1 in narrower dtypes that are
-widened), and finite wherever the value is.
+widened), and finite wherever the value is. ``torch.compile`` keeps all of these bounds and makes
+one pass of the many.
 
 Kinds and dtypes are always checked. Values are checked where they can be looked at, which is not
 so under ``jax.jit``, ``vmap`` and ``torch.compile`` or in a Dask array: there nothing is computed

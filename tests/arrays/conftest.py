@@ -4,6 +4,7 @@ Run by ``make test-arrays``; the other tests need none of these libraries.
 """
 
 import contextlib
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,17 @@ TORCH = Library("torch", array_api_compat.torch, torch.Tensor)
 JAX = Library("jax", jax.numpy, jax.Array)
 JAX_32 = Library("jax float32", jax.numpy, jax.Array, has_float64=False)
 DASK = Library("dask", dask.array, dask.array.Array)
+
+
+def compiling(test):
+    """Mark a test that makes machine code with torch.compile, whose own warnings are not ours."""
+    for warning in (
+        "ignore:Dynamo detected a call to a `functools.lru_cache`",
+        "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
+    ):
+        test = pytest.mark.filterwarnings(warning)(test)
+    missing = shutil.which("c++") is None
+    return pytest.mark.skipif(missing, reason="torch.compile needs a C++ compiler")(test)
 
 
 def entered(request):

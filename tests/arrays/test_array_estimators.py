@@ -8,7 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from conftest import DASK, JAX, TORCH
+from conftest import DASK, JAX, TORCH, compiling
 from test_estimators import BITS, EXACT, grid
 
 import klapprox as kl
@@ -229,6 +229,26 @@ def test_torch_compiles_it_whole(function):
         value.backward()
         results.append((value.item(), log_p.grad.tolist()))
     assert results[0] == results[1]
+
+
+@compiling
+@with_dtype
+def test_machine_code_is_as_accurate(dtype):
+    torch.compiler.reset()
+    compiled = torch.compile(lambda x: torch.stack([f(x) for f in EXACT]), fullgraph=True)
+    x = TORCH.array(GRIDS[dtype], dtype)
+    points = TORCH.numpy(x).astype(float)
+    for number, function in enumerate(EXACT):
+        x.grad = None
+        values = compiled(x.requires_grad_())[number]
+        values.sum().backward()
+        narrow = dtype != "float64"
+        for found, exact, bound in (
+            (values.detach(), EXACT[function], 1 if narrow else 3),
+            (x.grad, DERIVATIVES[function], 1 if narrow else 8),
+        ):
+            errors = ulp_errors(TORCH.numpy(found).astype(float), points, exact, dtype)
+            assert errors.max() <= bound
 
 
 @of_log_r

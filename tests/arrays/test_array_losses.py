@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from conftest import DASK, JAX, TORCH
+from conftest import DASK, JAX, TORCH, compiling
 from sequence_tree import END, LENGTH, TOKENS, gather, log_softmax, logits, sequences
 
 import klapprox as kl
@@ -244,6 +244,19 @@ def test_torch_compiles_it_whole(level):
         value.backward()
         results.append((value.item(), arrays[0].grad.tolist()))
     assert results[0] == results[1]
+
+
+@compiling
+@LEVELS
+def test_machine_code_has_the_same_value_and_gradient(level):
+    results = []
+    for loss in (summed(level), torch.compile(summed(level), fullgraph=True)):
+        arrays = [TORCH.array(values) for values in ARGUMENTS]
+        arrays[0].requires_grad_()
+        value = loss(*arrays, TORCH.array(KEPT, "bool"))
+        value.backward()
+        results.append([value.item(), *arrays[0].grad.flatten().tolist()])
+    assert results[1] == pytest.approx(results[0], rel=1e-13)
 
 
 @LEVELS
