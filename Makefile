@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := _build/html
 PAGES := $(wildcard *.md chapters/*.ipynb back-matter/*.md back-matter/*.ipynb)
-SOURCES := $(PAGES) _config.yml _toc.yml references.bib $(wildcard _static/* extensions/*.py src/klapprox/*.py)
+SOURCES := $(PAGES) _config.yml _toc.yml references.bib $(wildcard _static/* bookbuild/*.py src/klapprox/*.py)
 NOTEBOOKS := $(wildcard chapters/*.ipynb back-matter/*.ipynb)
 CHAPTER ?= k1
 PORT ?= 8000
@@ -39,7 +39,7 @@ book: _build/.book ## build the site and print the path of its first page
 	@echo "The book is ready: $(CURDIR)/$(SITE)/index.html"
 
 # Sphinx does not see that an extension or a style of ours has changed: then all pages are made anew.
-_build/.fresh: $(wildcard extensions/*.py _static/*) requirements.lock
+_build/.fresh: $(wildcard bookbuild/*.py _static/*) requirements.lock
 	@rm -rf $(SITE) _build/.doctrees
 	@mkdir -p _build && touch $@
 
@@ -73,13 +73,13 @@ test-arrays: .venv-arrays/.ready ## the estimators and losses with PyTorch, JAX 
 
 .PHONY: chapter
 chapter: $(READY) ## re-execute, test and build one chapter: make chapter CHAPTER=k1
-	@$(BIN)/python tools/notebooks.py chapters/$(CHAPTER).ipynb
+	@$(BIN)/python bookbuild/notebooks.py chapters/$(CHAPTER).ipynb
 	@$(BIN)/pytest --quiet --nbval chapters/$(CHAPTER).ipynb
 	@$(MAKE) --no-print-directory book
 
 .PHONY: notebooks
 notebooks: $(READY) ## re-execute and normalise every notebook
-	@$(BIN)/python tools/notebooks.py $(NOTEBOOKS)
+	@$(BIN)/python bookbuild/notebooks.py $(NOTEBOOKS)
 
 .PHONY: lab
 lab: $(READY) ## open the notebooks in JupyterLab, with MyST rendering
@@ -100,7 +100,7 @@ lint: $(READY) ## ruff on code and notebooks, strict types, spelling
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/codespell
-	@$(BIN)/python tools/notebooks.py --prose $(NOTEBOOKS) | $(BIN)/codespell -
+	@$(BIN)/python bookbuild/notebooks.py --prose $(NOTEBOOKS) | $(BIN)/codespell -
 
 .PHONY: format
 format: $(READY) ## let ruff mend what it can in code and notebooks

@@ -1,7 +1,7 @@
 """The estimators are accurate, keep their promises about kind and dtype, and refuse bad input."""
 
 import math
-from types import SimpleNamespace
+from types import ModuleType
 
 import mpmath
 import numpy as np
@@ -469,8 +469,8 @@ class OtherArray:
         return OtherArray(other - self.values)
 
 
-OTHER = SimpleNamespace(
-    __name__="other",
+OTHER = ModuleType("other")
+vars(OTHER).update(
     isdtype=np.isdtype,
     any=lambda x: np.any(x.values),
     isinf=lambda x: OtherArray(np.isinf(x.values)),

@@ -1,9 +1,15 @@
 """The package's public face is small, and so is what importing it costs."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 import klapprox
+
+PACKAGE = Path(klapprox.__file__).parent
 
 
 def test_the_public_names_are_these():
@@ -21,3 +27,42 @@ def test_importing_the_package_loads_none_of_the_books_libraries():
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.split() == []
+
+
+@pytest.mark.parametrize("room", ["families", "policies", "sequences"])
+def test_the_rooms_of_exact_are_at_the_top_level_too(room):
+    assert getattr(klapprox, room).__name__ == f"klapprox.exact.{room}"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'klapprox' has no attribute 'k4'"):
+        klapprox.k4  # noqa: B018
+
+
+def imported(path):
+    """Return the modules that a file imports anywhere, as written."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def upward_imports(package):
+    """Return imports from a room of one above it: samples, then exact laws, then the book."""
+    above = {"exact": ("klapprox.book",), "book": ()}
+    faults = []
+    for path in sorted(package.rglob("*.py")):
+        forbidden = above.get(path.parent.name, ("klapprox.book", "klapprox.exact"))
+        faults += [(path.name, name) for name in imported(path) if name.startswith(forbidden)]
+    return faults
+
+
+def test_every_import_points_downwards():
+    assert upward_imports(PACKAGE) == []
+
+
+@pytest.mark.parametrize("line", ["from klapprox.book import verify", "import klapprox.exact"])
+def test_an_import_that_points_upwards_is_found(tmp_path, line):
+    (tmp_path / "estimate.py").write_text(f"def f():\n    {line}\n")
+    assert len(upward_imports(tmp_path)) == 1

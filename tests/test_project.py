@@ -7,10 +7,12 @@ import tomllib
 
 import bootstrap
 import pytest
-import rules
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+import klapprox
+from bookbuild import rules
 
 PROJECT = tomllib.loads((rules.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -87,8 +89,8 @@ def test_a_disagreement_is_found(files, change, found):
 def test_versions_agree():
     citation = yaml.safe_load((rules.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     changelog = (rules.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert citation["version"] == PROJECT["version"]
-    assert f"## {PROJECT['version']}" in changelog
+    assert citation["version"] == klapprox.__version__
+    assert f"## {klapprox.__version__}" in changelog
 
 
 def test_an_old_python_is_told_what_to_do():

@@ -31,6 +31,12 @@ for NAME in ("k1", "k2", "k3"):  # the first use imports slow libraries, which h
     batch(NAME)  # a timed example
 
 
+def quiet(stream, estimator="k3"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", kl.KLWarning)
+        return stream.estimate(estimator)
+
+
 def chunked(cuts):
     edges = [0, *sorted(cuts), len(X)]
     return [(LOG_Q[a:b], LOG_P[a:b]) for a, b in itertools.pairwise(edges)]
@@ -67,7 +73,7 @@ def test_a_large_common_value_does_not_cancel():
     # k1 = 1e8 + small: naive sums of squares would lose all digits of the variance.
     small = RNG.standard_normal(1000)
     stream = kl.stream_kl([(np.full(100, -1.0), -1e8 - part) for part in np.split(small, 10)])
-    found = stream.estimate("k1").standard_error
+    found = quiet(stream, "k1").standard_error
     assert found == pytest.approx(small.std(ddof=1) / math.sqrt(1000), rel=1e-6)
 
 
@@ -85,19 +91,21 @@ def test_equal_laws_and_points_without_mass():
     assert same.estimate("k_lambda").value == same.estimate("k3").value == 0
     assert same.estimate().diagnostics.mean_ratio_z == 0
     missing = kl.stream_kl([(np.full(4, -1.0), np.array([-1.0, -np.inf, -1.0, -1.0]))])
-    result = missing.estimate("k1")
+    result = quiet(missing, "k1")
     assert result.value == result.standard_error == math.inf
     assert result.interval == (math.inf, math.inf)
     assert result.diagnostics.mean_ratio == 0.75
     assert result.diagnostics.effective_size == pytest.approx(3)
     nothing = kl.stream_kl([(np.full(4, -1.0), np.full(4, -np.inf))])
-    assert nothing.estimate().value == math.inf
-    assert nothing.estimate().diagnostics.effective_size == 0
-    assert nothing.estimate().diagnostics.mean_ratio_z == -math.inf
+    result = quiet(nothing)
+    assert result.value == math.inf
+    assert result.diagnostics.effective_size == 0
+    assert result.diagnostics.mean_ratio_z == -math.inf
 
 
 def test_warnings_are_those_of_the_batch():
-    swapped = kl.stream_kl([(LOG_P, LOG_Q)]).estimate()
+    with pytest.warns(kl.KLWarning, match="mean of r"):
+        swapped = kl.stream_kl([(LOG_P, LOG_Q)]).estimate()
     assert any("mean of r" in text for text in swapped.warnings)
 
 

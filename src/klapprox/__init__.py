@@ -1,8 +1,10 @@
 """Estimators of KL(q‖p) from samples x ~ q, as proved in the book *Approximating KL Divergence*.
 
 The estimators are functions of the log-ratio ``log_r = log p(x) - log q(x)``; `estimate_kl` turns
-log-probabilities into an estimate with error bar and diagnostics. The modules `symbolic`, `verify`
-and `figures` serve the book; they need its extra: ``pip install "klapprox[book]"``.
+log-probabilities into an estimate with error bar and diagnostics; `kl_loss` is a term of a loss.
+Whoever knows both laws finds exact values in `families`, `sequences` and `policies`, which live in
+`klapprox.exact`. The folder `klapprox.book` serves the chapters and needs their extra:
+``pip install "klapprox[book]"``.
 
 Examples
 --------
@@ -13,7 +15,11 @@ Examples
 [0.1931, 0.3069]
 """
 
-from klapprox.estimate import KLEstimate, KLWarning, estimate_kl
+import importlib
+from typing import Any
+
+from klapprox.diagnostics import KLWarning
+from klapprox.estimate import KLEstimate, estimate_kl
 from klapprox.estimators import k1, k2, k3, k3_forward, k_alpha, k_f, k_lambda, log_ratio
 from klapprox.files import read_log_probabilities
 from klapprox.losses import kl_loss, straight_through, weighted
@@ -39,3 +45,12 @@ __all__ = [
     "stream_kl",
     "weighted",
 ]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the rooms of `klapprox.exact` when they are asked for: they need more of SciPy."""
+    if name in ("families", "policies", "sequences"):
+        return importlib.import_module(f"klapprox.exact.{name}")
+    raise AttributeError(f"module 'klapprox' has no attribute {name!r}")

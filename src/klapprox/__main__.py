@@ -5,7 +5,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from klapprox.estimate import KLWarning, estimate_kl
+from klapprox.diagnostics import KLWarning
+from klapprox.estimate import estimate_kl
+from klapprox.estimators import ESTIMATORS, K_LAMBDA
 from klapprox.files import read_log_probabilities
 
 __all__ = ["main"]
@@ -15,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the estimate for a file of log-probabilities; return 0, or 1 with a message."""
     parser = argparse.ArgumentParser(prog="python -m klapprox", description=__doc__)
     parser.add_argument("file", help="log_q and log_p in nats, as .npz, .jsonl or .parquet")
-    parser.add_argument("--estimator", default="k3", choices=["k1", "k2", "k3", "k_lambda"])
+    parser.add_argument("--estimator", default="k3", choices=[*ESTIMATORS, K_LAMBDA])
     parser.add_argument("--level", default="sequence", choices=["sequence", "token"])
     options = parser.parse_args(arguments)
     try:

@@ -3,7 +3,12 @@
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_jax_array
+from array_api_compat import (
+    array_namespace,
+    is_dask_namespace,
+    is_jax_array,
+    is_torch_namespace,
+)
 from array_api_compat import numpy as numpy_namespace
 
 
@@ -28,10 +33,9 @@ def as_floating(name: str, value: Any) -> tuple[Any, Any]:
 
 def anywhere(xp: Any, condition: Any) -> bool:
     """Return whether the condition is true somewhere; False where its values are not there yet."""
-    library = xp.__name__.removeprefix("array_api_compat.")
-    if library == "dask.array":
+    if is_dask_namespace(xp):
         return False  # looking would compute the graph
-    if library == "torch":
+    if is_torch_namespace(xp):
         import torch
 
         if torch.compiler.is_compiling():

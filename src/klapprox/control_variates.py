@@ -11,9 +11,29 @@ from numpy.typing import ArrayLike, NDArray
 
 from klapprox.estimators import k1
 
-__all__ = ["cross_fitted", "leave_one_out", "regression", "several"]
+__all__ = ["coefficient", "cross_fitted", "leave_one_out", "regression", "several"]
 
 Floats = NDArray[np.float64]
+
+
+def coefficient(x: ArrayLike, y: ArrayLike) -> float:
+    """Return λ̂ = -Cov(x, y)/Var(x) of values x of r - 1 and y of k1; 0 where x does not vary.
+
+    Examples
+    --------
+    >>> coefficient([1.0, 2.0, 3.0], [3.0, 1.0, -1.0])
+    2.0
+    """
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if np.all(x == x[0]):  # compared exactly: the mean of equal values may be off by rounding
+        return 0.0
+    centred = x - x.mean()
+    return coefficient_of_sums(float(np.sum(centred**2)), float(np.sum(centred * (y - y.mean()))))
+
+
+def coefficient_of_sums(squares: float, products: float) -> float:
+    """Return the same from sums of centred squares of x and of centred products of x and y."""
+    return -products / squares if squares > 0 else 0.0
 
 
 def regression(log_r: ArrayLike) -> float:
@@ -41,7 +61,7 @@ def regression(log_r: ArrayLike) -> float:
     (0.231049, 0.231049)
     """
     x, y = _x_and_y(log_r, least=2)
-    return float(np.mean(y) + _slope(x, y) * np.mean(x))
+    return float(np.mean(y) + coefficient(x, y) * np.mean(x))
 
 
 def leave_one_out(log_r: ArrayLike) -> float:
@@ -67,7 +87,7 @@ def leave_one_out(log_r: ArrayLike) -> float:
     cancels = xx <= 1e-3 * total  # at most one value can hold nearly all of the sum
     slopes = -xy / np.where(cancels, 1.0, xx)
     for i in np.flatnonzero(cancels):
-        slopes[i] = _slope(np.delete(x, i), np.delete(y, i))
+        slopes[i] = coefficient(np.delete(x, i), np.delete(y, i))
     return float(np.mean(y + slopes * x))
 
 
@@ -85,7 +105,7 @@ def cross_fitted(log_r: ArrayLike) -> float:
     halves = slice(0, x.size // 2), slice(x.size // 2, None)
     total = 0.0
     for own, other in (halves, halves[::-1]):
-        total += float(np.sum(y[own] + _slope(x[other], y[other]) * x[own]))
+        total += float(np.sum(y[own] + coefficient(x[other], y[other]) * x[own]))
     return total / x.size
 
 
@@ -167,11 +187,3 @@ def _x_and_y(log_r: ArrayLike, least: int) -> tuple[Floats, Floats]:
             "be estimated: use k1."
         )
     return np.expm1(-y), y
-
-
-def _slope(x: Floats, y: Floats) -> float:
-    """Return -Cov(x, y)/Var(x), and 0 (that is, k1) where x does not vary."""
-    if np.all(x == x[0]):  # compared exactly: the mean of equal values may be off by rounding
-        return 0.0
-    centred = x - x.mean()
-    return float(-np.sum(centred * (y - y.mean())) / np.sum(centred**2))

@@ -7,65 +7,29 @@ not to trust it.
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from klapprox import estimators
 from klapprox._arrays import as_floating
-from klapprox.control_variates import leave_one_out
+from klapprox.control_variates import coefficient, leave_one_out
+from klapprox.diagnostics import (
+    Diagnostics,
+    KLWarning,
+    diagnose,
+    effective_size,
+    tail_index,
+    warnings_about,
+)
+from klapprox.estimators import ESTIMATORS, K_LAMBDA, log_ratio, refuse_unknown
 
-__all__ = ["Diagnostics", "KLEstimate", "KLWarning", "estimate_kl"]
+__all__ = ["KLEstimate", "conclude", "estimate_kl"]
 
 Floats = NDArray[np.float64]
 
-_VALUES: dict[str, Callable[[Floats], Floats]] = {
-    "k1": estimators.k1,
-    "k2": estimators.k2,
-    "k3": estimators.k3,
-}
 _LEVELS = ("sequence", "token")
-_NEEDS_FINITE_MEAN_SQUARE = ("k3", "k_lambda")
-
-
-class KLWarning(UserWarning):
-    """The estimate, or its error bar, should not be trusted as it stands; the text says why."""
-
-
-@dataclass(frozen=True)
-class Diagnostics:
-    """What the sample itself says about the estimate; ``r = p/q`` per draw or token.
-
-    Attributes
-    ----------
-    mean_ratio : float
-        Mean of r. It is 1 if q is the law that was sampled and p ≪ q (``lem-mean-of-r``).
-    mean_ratio_z : float
-        (mean_ratio - 1) in standard errors (over groups).
-    max_log_ratio : float
-        Largest log r.
-    max_log_ratio_bound : float
-        Bound on the probability of one so large under q, n e^{-max} (``lem-log-ratio-tail``).
-    effective_size : float
-        (Σ r)²/Σ r², about n/(1 + χ²(p‖q)).
-    pareto_k : float or None
-        Shape of the upper tail of r by Pareto smoothing; Var(k3) is infinite above 1/2. None
-        without arviz-stats (``pip install "klapprox[diagnostics]"``), with fewer than 100 draws or
-        with an r that is 0 or does not vary.
-    weight_effective_size : float or None
-        (Σ w)²/Σ w² of the importance weights, if there are any.
-    """
-
-    mean_ratio: float
-    mean_ratio_z: float
-    max_log_ratio: float
-    max_log_ratio_bound: float
-    effective_size: float
-    pareto_k: float | None
-    weight_effective_size: float | None
 
 
 @dataclass(frozen=True)
@@ -194,7 +158,10 @@ def estimate_kl(
     95% interval [0.07471, 0.2719], k3, n = 8, 8 independent groups
     mean of r 1 (+0.0 standard errors from 1), largest log r 0.693, effective size 6
     """
-    _refuse_options(estimator, level, confidence)
+    refuse_unknown(estimator, (*ESTIMATORS, K_LAMBDA))
+    if level not in _LEVELS:
+        raise ValueError(f"level is {level!r}; choose one of {', '.join(_LEVELS)}.")
+    refuse_confidence(confidence)
     log_q, log_p = as_numpy("log_q", log_q), as_numpy("log_p", log_p)
     if log_q.shape != log_p.shape or log_q.ndim not in (1, 2) or log_q.size == 0:
         raise ValueError(
@@ -203,36 +170,58 @@ def estimate_kl(
         )
     keep = _as_mask(mask, log_q.shape)
     # What is masked may hold anything: it is replaced before any arithmetic.
-    log_r = estimators.log_ratio(np.where(keep, log_q, -1.0), np.where(keep, log_p, -1.0))
+    log_r = log_ratio(np.where(keep, log_q, -1.0), np.where(keep, log_p, -1.0))
     unit = "draw" if log_q.ndim == 1 else level
     weights = _as_weights(log_weights, keep, self_normalised, unit)
     labels = _as_labels(groups, len(log_q), keep)
-    if estimator == "k_lambda":
+    if estimator == K_LAMBDA:
         if log_r.ndim != 1 or groups is not None or log_weights is not None or mask is not None:
             raise ValueError(
-                'estimator "k_lambda" takes draws of one dimension, without mask, groups and '
+                f'estimator "{K_LAMBDA}" takes draws of one dimension, without mask, groups and '
                 'weights; use "k3" or "k1", or drop the masked draws.'
             )
-        value, terms = _k_lambda(log_r)
+        terms = _k_lambda(log_r)
     else:
-        value, terms = math.nan, _values(estimator, log_r)
+        with np.errstate(over="ignore"):  # the value is +inf, and the warnings say why
+            terms = ESTIMATORS[estimator].value(log_r)
     totals = _by_group(np.where(keep, _product(weights, terms), 0.0), labels)
     counts = _by_group(_units(keep, weights, self_normalised, unit), labels)
-    if math.isnan(value):
-        value = float(totals.sum() / counts.sum())
-    error = _standard_error(totals, counts, value)
-    diagnostics = _diagnose(log_r, keep, weights if log_weights is not None else None, labels)
-    interval = interval_of(value, error, len(totals), confidence)
+    value, error = _ratio_and_error(totals, counts)
+    return conclude(
+        value,
+        error,
+        estimator=estimator,
+        unit=unit,
+        n=int(keep.sum()),
+        groups=len(totals),
+        confidence=confidence,
+        diagnostics=_diagnose(log_r, keep, weights if log_weights is not None else None, labels),
+    )
+
+
+def conclude(
+    value: float,
+    error: float,
+    *,
+    estimator: str,
+    unit: str,
+    n: int,
+    groups: int,
+    confidence: float,
+    diagnostics: Diagnostics,
+) -> KLEstimate:
+    """Return the estimate with its interval and warnings, and emit the warnings."""
+    interval = _interval(value, error, groups, confidence)
     found = tuple(warnings_about(estimator, interval, diagnostics))
     for text in found:
-        warnings.warn(text, KLWarning, stacklevel=2)
+        warnings.warn(text, KLWarning, stacklevel=3)
     return KLEstimate(
         value=value,
         standard_error=error,
         interval=interval,
         confidence=confidence,
-        n=int(keep.sum()),
-        groups=len(totals),
+        n=n,
+        groups=groups,
         estimator=estimator,
         unit=unit,
         diagnostics=diagnostics,
@@ -240,19 +229,19 @@ def estimate_kl(
     )
 
 
-def _refuse_options(estimator: str, level: str, confidence: float) -> None:
-    known = (*_VALUES, "k_lambda")
-    if estimator not in known:
-        raise ValueError(f"estimator is {estimator!r}; choose one of {', '.join(known)}.")
-    if level not in _LEVELS:
-        raise ValueError(f"level is {level!r}; choose one of {', '.join(_LEVELS)}.")
+def refuse_confidence(confidence: float) -> None:
+    """Raise ValueError unless this can be the level of an interval."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; give a number between 0 and 1.")
 
 
-def _values(estimator: str, log_r: Floats) -> Floats:
-    with np.errstate(over="ignore"):  # the value is +inf, and the warnings say why
-        return np.asarray(_VALUES[estimator](log_r))
+def _interval(value: float, error: float, groups: int, confidence: float) -> tuple[float, float]:
+    from scipy.stats import t  # slow to import, and needed only here
+
+    if math.isinf(error):
+        return (-math.inf, math.inf) if math.isfinite(value) else (math.inf, math.inf)
+    half = float(t.ppf((1 + confidence) / 2, groups - 1)) * error
+    return value - half, value + half
 
 
 def _product(weights: Floats, terms: Floats) -> Floats:
@@ -261,6 +250,7 @@ def _product(weights: Floats, terms: Floats) -> Floats:
 
 
 def as_numpy(name: str, values: Any) -> Floats:
+    """Return an array of any kind, or a list of numbers, as a float64 NumPy array."""
     if isinstance(values, list | tuple):
         try:
             values = np.asarray(values, dtype=np.float64)
@@ -354,114 +344,43 @@ def _units(keep: NDArray[np.bool_], weights: Floats, self_normalised: bool, unit
     return np.where(first, weights if self_normalised else 1.0, 0.0)
 
 
-def _standard_error(totals: Floats, counts: Floats, value: float) -> float:
+def _ratio_and_error(totals: Floats, counts: Floats) -> tuple[float, float]:
+    """Return Σ totals/Σ counts and its standard error over the groups."""
+    value = float(totals.sum() / counts.sum())
     if math.isinf(value):
-        return math.inf
+        return value, math.inf
     used = counts > 0
     residuals = (totals - value * counts)[used]
     groups = residuals.size
     with np.errstate(over="ignore"):
-        return float(math.sqrt(groups / (groups - 1)) * np.linalg.norm(residuals) / counts.sum())
+        spread = math.sqrt(groups / (groups - 1)) * np.linalg.norm(residuals)
+    return value, float(spread / counts.sum())
 
 
-def interval_of(value: float, error: float, groups: int, confidence: float) -> tuple[float, float]:
-    from scipy.stats import t  # slow to import, and needed only here
-
-    if math.isinf(error):
-        return (-math.inf, math.inf) if math.isfinite(value) else (math.inf, math.inf)
-    half = float(t.ppf((1 + confidence) / 2, groups - 1)) * error
-    return value - half, value + half
-
-
-def _k_lambda(log_r: Floats) -> tuple[float, Floats]:
-    """Return the leave-one-out estimate and the terms k_λ̂ that its spread is read from."""
-    value = leave_one_out(log_r)
+def _k_lambda(log_r: Floats) -> Floats:
+    """Return terms with the mean of the leave-one-out estimate and the spread of k_λ̂."""
     x, y = np.expm1(log_r), -log_r
-    centred = x - x.mean()
-    slope = -np.sum(centred * (y - y.mean())) / np.sum(centred**2) if np.ptp(x) > 0 else 0.0
-    terms = y + slope * x
-    return value, terms - terms.mean() + value
+    terms = y + coefficient(x, y) * x
+    return np.asarray(terms - terms.mean() + leave_one_out(log_r))
 
 
 def _diagnose(
     log_r: Floats, keep: NDArray[np.bool_], weights: Floats | None, labels: NDArray[np.intp]
 ) -> Diagnostics:
     logs = log_r[keep]
-    top = float(logs.max())
-    # Scaled by the largest ratio, so that no square overflows.
-    relative = np.exp(logs - top) if top > -math.inf else np.zeros_like(logs)
-    ess = float(relative.sum() ** 2 / np.sum(relative**2)) if top > -math.inf else 0.0
     with np.errstate(over="ignore"):
         r = np.where(keep, np.exp(log_r), 0.0)
-    share = np.ones_like(r) if weights is None else weights
-    totals = _by_group(_product(share, r), labels)
-    counts = _by_group(keep.astype(np.float64), labels)
-    mean = float(totals.sum() / counts.sum())
-    error = _standard_error(totals, counts, mean)
-    z = 0.0 if mean == 1 else math.copysign(math.inf, mean - 1)
-    if 0 < error < math.inf:
-        z = (mean - 1) / error
-    return Diagnostics(
+    if weights is not None:
+        r = _product(weights, r)
+    mean, error = _ratio_and_error(_by_group(r, labels), _by_group(keep.astype(float), labels))
+    with np.errstate(divide="ignore"):
+        size = None if weights is None else effective_size(np.log(weights))
+    return diagnose(
+        n=logs.size,
         mean_ratio=mean,
-        mean_ratio_z=z,
-        max_log_ratio=top,
-        max_log_ratio_bound=min(1.0, logs.size * math.exp(-max(top, 0.0))),
-        effective_size=ess,
-        pareto_k=_pareto_k(logs),
-        weight_effective_size=None
-        if weights is None
-        else float(weights.sum() ** 2 / np.sum(weights**2)),
+        error=error,
+        max_log_ratio=float(logs.max()),
+        effective_size=effective_size(logs),
+        pareto_k=tail_index(logs),
+        weight_effective_size=size,
     )
-
-
-def _pareto_k(logs: Floats) -> float | None:
-    if logs.size < 100 or not np.all(np.isfinite(logs)) or np.ptp(logs) == 0:
-        return None
-    try:
-        from arviz_stats.base.array import array_stats  # optional
-    except ImportError:
-        return None
-    # psislw takes log-likelihoods: the logarithm of what importance sampling divides by. A tail
-    # of equal values, as finite vocabularies have, leaves nothing to fit.
-    try:
-        with np.errstate(divide="raise", invalid="raise"):
-            return float(array_stats.psislw(-logs)[1])
-    except (ValueError, FloatingPointError):
-        return None
-
-
-def warnings_about(
-    estimator: str, interval: tuple[float, float], diagnostics: Diagnostics
-) -> list[str]:
-    found = []
-    if diagnostics.max_log_ratio_bound < 1e-6:
-        found.append(
-            f"The largest log-ratio is {diagnostics.max_log_ratio:.1f}; if q was sampled this has "
-            f"probability below {diagnostics.max_log_ratio_bound:.0e}. log_q is not the score of "
-            "the sampler: check temperature, direction (log_q and log_p swapped?) and alignment."
-        )
-    elif abs(diagnostics.mean_ratio_z) > 4:
-        found.append(
-            f"The mean of r is {diagnostics.mean_ratio:.4g}, {diagnostics.mean_ratio_z:+.1f} "
-            "standard errors from 1. Either log_q does not score the law that was sampled "
-            "(temperature, truncated sampling, padding, swapped arguments), or r has a heavy tail."
-        )
-    if interval[1] < 0:
-        found.append(
-            "The whole interval is negative, which a divergence cannot be: log_q does not score "
-            "the law that was sampled."
-        )
-    k = diagnostics.pareto_k
-    if k is not None and k > 0.5 and estimator in _NEEDS_FINITE_MEAN_SQUARE:
-        found.append(
-            f"The tail of r looks too heavy (k̂ = {k:.2f} > 0.5): the variance of {estimator} may "
-            "be infinite, and value and interval are too small more often than not. Use "
-            'estimator="k1".'
-        )
-    size = diagnostics.weight_effective_size
-    if size is not None and size < 10:
-        found.append(
-            f"The importance weights have an effective size of {size:.1f}: a few samples decide. "
-            "Sample again from the current policy."
-        )
-    return found

@@ -19,20 +19,29 @@ for a check, and what a check would have refused comes out as NaN or infinity.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
 from klapprox._arrays import anywhere, as_floating, in_wider_dtype, refuse_nan
+from klapprox._kernels import alpha_member, expm1_minus, expm1_minus_rounded, forward
 
-__all__ = ["k1", "k2", "k3", "k3_forward", "k_alpha", "k_f", "k_lambda", "log_ratio"]
-
-_BLOCK = 16_384  # numbers worked on at a time: three such arrays fit into a processor's cache
-
-# 1/3!, ..., 1/18!: with these the series below is good to rounding for |x| <= 1.
-_SERIES = tuple(1.0 / math.factorial(n) for n in range(3, 19))
+__all__ = [
+    "ESTIMATORS",
+    "K_LAMBDA",
+    "Estimator",
+    "k1",
+    "k2",
+    "k3",
+    "k3_forward",
+    "k_alpha",
+    "k_f",
+    "k_lambda",
+    "log_ratio",
+    "named",
+]
 
 
 def log_ratio(log_q: Any, log_p: Any) -> Any:
@@ -205,9 +214,7 @@ def k3(log_r: Any) -> Any:
     5.000000001666667e-19
     """
     xp, log_r = _checked(log_r)
-    if _is_at_most_float64(log_r):
-        return _expm1_minus_in_blocks(log_r)[()]  # widened and rounded there, block by block
-    return in_wider_dtype(xp, _expm1_minus, log_r)
+    return expm1_minus_rounded(xp, log_r)
 
 
 def k_lambda(log_r: Any, lam: float) -> Any:
@@ -251,7 +258,7 @@ def k_lambda(log_r: Any, lam: float) -> Any:
 
     def formula(xp: Any, x: Any) -> Any:
         # λ(r - 1 - log r) + (λ - 1) log r keeps the accuracy of k3 at λ = 1.
-        return lam * _expm1_minus(xp, x) + (lam - 1.0) * xp.where(xp.isinf(x), xp.zeros_like(x), x)
+        return lam * expm1_minus(xp, x) + (lam - 1.0) * xp.where(xp.isinf(x), xp.zeros_like(x), x)
 
     def at_minus_infinity(xp: Any, x: Any) -> Any:
         return xp.where(xp.isinf(x), -x, formula(xp, x))
@@ -290,7 +297,7 @@ def k3_forward(log_r: Any) -> Any:
     [0.0902, 0.037]
     """
     xp, log_r = _checked(log_r)
-    return in_wider_dtype(xp, _forward, log_r)
+    return in_wider_dtype(xp, forward, log_r)
 
 
 def k_alpha(log_r: Any, alpha: float) -> Any:
@@ -334,7 +341,7 @@ def k_alpha(log_r: Any, alpha: float) -> Any:
     _check_number("alpha", "α", alpha)
     alpha = float(alpha)
     xp, log_r = _checked(log_r)
-    return in_wider_dtype(xp, lambda xp, x: _alpha_member(xp, x, alpha), log_r)
+    return in_wider_dtype(xp, lambda xp, x: alpha_member(xp, x, alpha), log_r)
 
 
 def k_f(log_r: Any, f: Callable[[Any], Any], slope: float) -> Any:
@@ -389,101 +396,52 @@ def k_f(log_r: Any, f: Callable[[Any], Any], slope: float) -> Any:
     return value
 
 
-def _expm1_minus(xp: Any, x: Any) -> Any:
-    """Return exp(x) - 1 - x to a few units in the last place, for real x and -inf."""
-    if _is_at_most_float64(x):
-        return _expm1_minus_in_blocks(x)
-    small = xp.abs(x) <= 1.0
-    # Each branch sees only arguments it can handle, so that gradients stay finite too.
-    near = xp.where(small, x, xp.zeros_like(x))
-    far = xp.where(small, xp.ones_like(x), x)
-    series = xp.full_like(x, _SERIES[-1])
-    for coefficient in reversed(_SERIES[:-1]):
-        series = series * near + coefficient
-    return xp.where(small, near * near * (0.5 + near * series), xp.expm1(far) - far)
+class Estimator(NamedTuple):
+    """What the rest of the package needs to know of an estimator that is a function of log r.
+
+    Attributes
+    ----------
+    value : callable
+        The estimator, a function of log r.
+    derivative : callable
+        Its derivative in log r, in nats per nat; the gradient of a loss is minus this times the
+        score (``thm-gradient-coefficients``).
+    needs_square_of_r : bool
+        Whether its variance is infinite where E_q[r²] is, that is where χ²(p‖q) is infinite.
+    """
+
+    value: Callable[[Any], Any]
+    derivative: Callable[[Any], Any]
+    needs_square_of_r: bool
 
 
-def _is_at_most_float64(x: Any) -> bool:
-    """Whether this is a NumPy array that float64 can hold; longdouble is wider on some machines."""
-    return isinstance(x, np.ndarray) and bool(np.finfo(x.dtype).bits <= 64)
+ESTIMATORS = {
+    "k1": Estimator(k1, lambda log_r: -np.ones_like(log_r), needs_square_of_r=False),
+    "k2": Estimator(k2, np.positive, needs_square_of_r=False),
+    "k3": Estimator(k3, np.expm1, needs_square_of_r=True),
+}
+"""The estimators by name: the one table that estimates, streams, policies and sequences read."""
+
+K_LAMBDA = "k_lambda"
+"""The name of k_λ with λ from the sample, which is no function of log r alone."""
 
 
-def _expm1_minus_in_blocks(x: Any) -> Any:
-    """Return the same for a NumPy array, block by block: in the cache and without large copies."""
-    out = np.empty(x.shape, x.dtype)
-    given, wanted = x.reshape(-1), out.reshape(-1)
-    formula = _by_series if x.dtype == np.float64 else _by_difference
-    work = np.empty((2, _BLOCK))
-    for start in range(0, given.size, _BLOCK):
-        block = given[start : start + _BLOCK].astype(np.float64, copy=False)
-        wanted[start : start + _BLOCK] = formula(block, *work[:, : block.size])
-    return out
+def named(name: str) -> Estimator:
+    """Return the entry of `ESTIMATORS` with this name.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message lists the names.
+    """
+    refuse_unknown(name, ESTIMATORS)
+    return ESTIMATORS[name]
 
 
-def _by_series(x: Any, s: Any, t: Any) -> Any:
-    """Return exp(x) - 1 - x of a float64 block, given two blocks to work in."""
-    some = not (x.min() >= -1.0 and x.max() <= 1.0)
-    if some:
-        far = np.abs(x) > 1.0
-        rest, x = x[far], np.where(far, 0.0, x)
-    np.multiply(x, _SERIES[-1], out=s)
-    s += _SERIES[-2]
-    for coefficient in reversed(_SERIES[:-2]):
-        s *= x
-        s += coefficient
-    s *= x
-    s += 0.5
-    np.multiply(x, x, out=t)
-    t *= s
-    if some:
-        t[far] = np.expm1(rest) - rest
-    return t
-
-
-def _by_difference(x: Any, s: Any, t: Any) -> Any:
-    """Return the same to a tenth of a unit of float32, which is what it is then rounded to."""
-    np.expm1(x, out=s)
-    s -= x  # off by 2⁻⁵²/abs(x) or so, at most 2⁻³⁵ of the result for the x that stay
-    tiny = np.abs(x, out=t) < 1e-5
-    if tiny.any():
-        np.multiply(x, 1 / 6, out=t)
-        t += 0.5
-        t *= x
-        t *= x
-        np.copyto(s, t, where=tiny)
-    return s
-
-
-def _forward(xp: Any, x: Any) -> Any:
-    """Return r log r - (r - 1) for x = log r, its derivative accurate too."""
-    left = x < -2.0
-    # Below -750 r is zero even in float64, and x exp(x) must not become inf · 0.
-    tail = xp.where(left, xp.where(x < -750.0, xp.full_like(x, -750.0), x), xp.zeros_like(x))
-    rest = xp.where(left, xp.zeros_like(x), x)
-    # r k3(1/r) keeps the accuracy of k3 near r = 1.
-    near = xp.exp(rest) * _expm1_minus(xp, -rest)
-    return xp.where(left, 1.0 + (tail - 1.0) * xp.exp(tail), near)
-
-
-def _alpha_member(xp: Any, x: Any, alpha: float) -> Any:
-    """Return the member α of the family for x = log r."""
-    mirrored = alpha > 0.5
-    a, y = (1.0 - alpha, -x) if mirrored else (alpha, x)
-    if a == 0.0:
-        return _forward(xp, x) if mirrored else _expm1_minus(xp, x)
-    # With y > -2: φ(y) - φ(ay)/a. With y <= -2 that cancels, but expm1(y) - expm1(ay)/a does not.
-    left = y <= -2.0
-    tail = xp.where(left, y, xp.full_like(y, -2.0))
-    rest = xp.where(left, xp.zeros_like(y), y)
-    far = xp.expm1(tail) - xp.expm1(a * tail) / a
-    if mirrored:
-        far = xp.exp(-tail) * far
-        # Where exp(-y) is zero φ(ay) must not be infinite.
-        bounded = xp.where(rest > 750.0, xp.full_like(rest, 750.0), rest)
-        near = _forward(xp, -rest) - xp.exp(-bounded) * _expm1_minus(xp, a * bounded) / a
-    else:
-        near = _expm1_minus(xp, rest) - _expm1_minus(xp, a * rest) / a
-    return xp.where(left, far, near) / (1.0 - a)
+def refuse_unknown(name: str, known: Iterable[str]) -> None:
+    """Raise ValueError if no estimator has this name."""
+    if name not in known:
+        raise ValueError(f"estimator is {name!r}; choose one of {', '.join(known)}.")
 
 
 def _check_number(name: str, symbol: str, value: Any) -> None:

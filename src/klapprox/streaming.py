@@ -13,19 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klapprox import estimators
-from klapprox.estimate import Diagnostics, KLEstimate, as_numpy, interval_of, warnings_about
+from klapprox.control_variates import coefficient_of_sums
+from klapprox.diagnostics import Diagnostics, diagnose
+from klapprox.estimate import KLEstimate, as_numpy, conclude, refuse_confidence
+from klapprox.estimators import ESTIMATORS, K_LAMBDA, log_ratio, refuse_unknown
 
 __all__ = ["KLStream", "stream_dask", "stream_kl"]
 
-_NAMES = ("k1", "k2", "k3")
-_RATIO = 3  # the place of r - 1 in the vectors
+TRACKED = (*ESTIMATORS, "r - 1")
+"""What the moments of a stream are about, in the order of its vectors."""
+
 _LARGEST = 350.0  # above it r² overflows
 
 
 @dataclass
 class KLStream:
-    """Running moments of k1, k2, k3 and r - 1 at independent x ~ q.
+    """Running moments of the estimators and of r - 1 at independent x ~ q.
 
     Attributes
     ----------
@@ -33,9 +36,9 @@ class KLStream:
         Draws so far.
     infinite : int
         How many of them have p(x) = 0; they make every estimate infinite.
-    mean : array of shape (4,)
-        Means of k1, k2, k3 and r - 1 over the draws with p(x) > 0.
-    products : array of shape (4, 4)
+    mean : array of shape (m,)
+        Means of the m quantities `TRACKED`, k1, k2, k3 and r - 1, over the draws with p(x) > 0.
+    products : array of shape (m, m)
         Sums of centred products of the same.
     max_log_ratio : float
         Largest log r so far.
@@ -52,8 +55,8 @@ class KLStream:
 
     n: int = 0
     infinite: int = 0
-    mean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
-    products: NDArray[np.float64] = field(default_factory=lambda: np.zeros((4, 4)))
+    mean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(TRACKED)))
+    products: NDArray[np.float64] = field(default_factory=lambda: np.zeros((len(TRACKED),) * 2))
     max_log_ratio: float = -math.inf
 
     def update(self, log_q: Any, log_p: Any) -> None:
@@ -71,7 +74,7 @@ class KLStream:
             raise ValueError(
                 f"log_q has shape {log_q.shape} and log_p {log_p.shape}; give both the same shape."
             )
-        log_r = np.ravel(estimators.log_ratio(log_q, log_p))
+        log_r = np.ravel(log_ratio(log_q, log_p))
         if log_r.size == 0:
             return
         top = float(log_r.max())
@@ -84,7 +87,7 @@ class KLStream:
         part = KLStream(log_r.size, log_r.size - finite.size, max_log_ratio=top)
         if finite.size:
             values = np.stack(
-                [*(getattr(estimators, name)(finite) for name in _NAMES), np.expm1(finite)]
+                [*(estimator.value(finite) for estimator in ESTIMATORS.values()), np.expm1(finite)]
             )
             part.mean = values.mean(axis=1)
             centred = values - part.mean[:, None]
@@ -114,64 +117,56 @@ class KLStream:
         ------
         ValueError
             With fewer than three draws, or if an option is unknown.
+
+        Warns
+        -----
+        KLWarning
+            For each entry of ``KLEstimate.warnings``.
         """
-        if estimator not in (*_NAMES, "k_lambda"):
-            raise ValueError(f"estimator is {estimator!r}; choose k1, k2, k3 or k_lambda.")
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence is {confidence}; give a number between 0 and 1.")
+        refuse_unknown(estimator, (*ESTIMATORS, K_LAMBDA))
+        refuse_confidence(confidence)
         if self.n < 3:
             raise ValueError(f"the stream holds {self.n} draws; an error bar needs three.")
         value, square = self._value_and_square(estimator)
-        error = math.inf if self.infinite else math.sqrt(square / (self.n - 1) / self.n)
         if self.infinite:
-            value = math.inf
-        diagnostics = self._diagnostics()
-        interval = interval_of(value, error, self.n, confidence)
-        return KLEstimate(
-            value=value,
-            standard_error=error,
-            interval=interval,
-            confidence=confidence,
-            n=self.n,
-            groups=self.n,
+            value = square = math.inf
+        return conclude(
+            value,
+            math.sqrt(square / (self.n - 1) / self.n),
             estimator=estimator,
             unit="draw",
-            diagnostics=diagnostics,
-            warnings=tuple(warnings_about(estimator, interval, diagnostics)),
+            n=self.n,
+            groups=self.n,
+            confidence=confidence,
+            diagnostics=self._diagnostics(),
         )
+
+    def _mean(self, name: str) -> float:
+        return float(self.mean[TRACKED.index(name)])
+
+    def _product(self, first: str, second: str) -> float:
+        return float(self.products[TRACKED.index(first), TRACKED.index(second)])
 
     def _value_and_square(self, estimator: str) -> tuple[float, float]:
         """Return the mean and the sum of centred squares of an estimator."""
-        if estimator != "k_lambda":
-            place = _NAMES.index(estimator)
-            return float(self.mean[place]), float(self.products[place, place])
-        spread = float(self.products[_RATIO, _RATIO])
-        slope = -float(self.products[0, _RATIO]) / spread if spread > 0 else 0.0
-        value = float(self.mean[0] + slope * self.mean[_RATIO])
-        return value, max(float(self.products[0, 0] + slope * self.products[0, _RATIO]), 0.0)
+        if estimator != K_LAMBDA:
+            return self._mean(estimator), self._product(estimator, estimator)
+        product = self._product("k1", "r - 1")
+        slope = coefficient_of_sums(self._product("r - 1", "r - 1"), product)
+        square = self._product("k1", "k1") + slope * product
+        return self._mean("k1") + slope * self._mean("r - 1"), max(square, 0.0)
 
     def _diagnostics(self) -> Diagnostics:
         # The draws with p(x) = 0 have r = 0.
-        share = 1 - self.infinite / self.n
-        mean = share * (1 + float(self.mean[_RATIO]))
-        squares = float(self.products[_RATIO, _RATIO])
-        total = self.n * share * (1 + float(self.mean[_RATIO])) ** 2 + squares  # Σ r²
-        error = math.sqrt(max(total / self.n - mean**2, 0.0) / (self.n - 1))
-        z = (
-            (mean - 1) / error
-            if error > 0
-            else 0.0
-            if mean == 1
-            else math.copysign(math.inf, mean - 1)
-        )
-        return Diagnostics(
+        share, of_finite = 1 - self.infinite / self.n, 1 + self._mean("r - 1")
+        mean = share * of_finite
+        squares = self.n * share * of_finite**2 + self._product("r - 1", "r - 1")  # Σ r²
+        return diagnose(
+            n=self.n,
             mean_ratio=mean,
-            mean_ratio_z=z,
+            error=math.sqrt(max(squares / self.n - mean**2, 0.0) / (self.n - 1)),
             max_log_ratio=self.max_log_ratio,
-            max_log_ratio_bound=min(1.0, self.n * math.exp(-max(self.max_log_ratio, 0.0))),
-            effective_size=(self.n * mean) ** 2 / total if total > 0 else 0.0,
-            pareto_k=None,
-            weight_effective_size=None,
+            effective_size=(self.n * mean) ** 2 / squares if squares > 0 else 0.0,
         )
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import klapprox as kl
-from klapprox.policies import COEFFICIENTS
+from klapprox.exact.policies import COEFFICIENTS
 
 RNG = np.random.Generator(np.random.PCG64(80))
 LOG_PI, LOG_REF, LOG_OLD = -1 - RNG.random((3, 40))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import klapprox as kl
-from klapprox.policies import COEFFICIENTS, PLACEMENTS, expected_gradient
+from klapprox.exact.policies import COEFFICIENTS, PLACEMENTS, expected_gradient
 
 FUNCTIONS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
 

@@ -8,7 +8,6 @@ Levels: with token ratios r_t = p_t(y_t|y_<t)/q_t(y_t|y_<t) and R = r_1...r_T, a
 applied to each token and summed, Σ_t k(r_t), or once to the sequence, k(R).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from klapprox import estimators
+from klapprox.estimators import k3, named, refuse_unknown
 
 __all__ = ["MarkovPair", "Moments"]
 
@@ -121,7 +120,7 @@ class MarkovPair:
     @cached_property
     def step_kl(self) -> Table:
         """K(s) = KL(q(.|s)‖p(.|s)) for each last token s; the last entry is the first token's."""
-        return np.asarray(np.sum(self._q * estimators.k3(self._log_r), axis=1))
+        return np.asarray(np.sum(self._q * k3(self._log_r), axis=1))
 
     def kl(self, length: int) -> float:
         """Return KL(Q‖P) of the first ``length`` tokens."""
@@ -142,15 +141,16 @@ class MarkovPair:
         return self._additive(np.broadcast_to(self.step_kl[:, None], self._q.shape), length)
 
     def token_level(self, estimator: str, length: int) -> Moments:
-        """Return the moments of Σ_t k(r_t) for the estimator ``"k1"``, ``"k2"`` or ``"k3"``."""
-        return self._additive(_function(estimator)(self._log_r), length)
+        """Return the moments of Σ_t k(r_t) for the estimator of this name."""
+        return self._additive(named(estimator).value(self._log_r), length)
 
     def sequence_level(self, estimator: str, length: int) -> Moments:
         """Return the moments of k(R), R the ratio of the whole sequence.
 
-        The variance of k3 grows exponentially with the length and may overflow to infinity.
+        Known for ``"k1"``, ``"k2"`` and ``"k3"``. The variance of k3 grows exponentially with the
+        length and may overflow to infinity.
         """
-        _function(estimator)
+        refuse_unknown(estimator, ("k1", "k2", "k3"))
         raw = self._log_moments(self._q, length, 4 if estimator == "k2" else 2)
         variance = raw[2] - raw[1] ** 2
         if estimator == "k1":
@@ -189,7 +189,7 @@ class MarkovPair:
         reach = np.linalg.matrix_power(np.eye(self.size) + (self.q > 0), self.size - 1) > 0
         if not np.all(reach):
             raise ValueError("q is not irreducible: let every token be reachable from every other.")
-        g = _function(estimator)(self._log_r[:-1])
+        g = named(estimator).value(self._log_r[:-1])
         f = np.sum(self.q * g, axis=1)
         minus_generator = np.eye(self.size) - self.q
         system = np.vstack([minus_generator.T, np.ones(self.size)])
@@ -297,10 +297,3 @@ def _checked(length: Any) -> int:
     if not isinstance(length, int | np.integer) or length < 1:
         raise ValueError(f"length is {length!r}; give the number of tokens, at least 1.")
     return int(length)
-
-
-def _function(estimator: str) -> Callable[[Any], Any]:
-    known = {"k1": estimators.k1, "k2": estimators.k2, "k3": estimators.k3}
-    if estimator not in known:
-        raise ValueError(f"estimator is {estimator!r}; choose one of {', '.join(known)}.")
-    return known[estimator]

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import rules
 
-from klapprox import verify
+from bookbuild import rules
+from klapprox.book import verify
 
 SHORT = rules.ROOT / "chapters" / "why.ipynb"
 
@@ -110,6 +110,13 @@ def test_a_check_whose_report_was_stripped_is_found(copy):
         (":label: thm-chain-rule", ":label: Chain_Rule", "not of the form"),
         ("whole.kl, chain)", "chain, chain)", "both sides are chain"),
         ("whole.kl, chain)", "1, 2)", "constants alone"),
+        (
+            "whole.kl, chain)",
+            "[chain + 1], [\n    chain+1  # ‖r‖\n])",
+            "both sides are [chain + 1]",
+        ),
+        ("whole.kl, chain)", "left=chain, right=chain)", "not written out"),
+        ("whole.kl, chain)", "*[chain, chain])", "not written out"),
     ],
 )
 def test_a_fault_in_a_statement_is_found(copy, old, new, found):

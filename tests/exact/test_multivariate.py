@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import klapprox as kl
-from klapprox.families import Bernoulli, Normal, moments
-from klapprox.multivariate import Categorical, MultivariateNormal
+from klapprox.exact.families import Bernoulli, Categorical, MultivariateNormal, Normal, moments
 
 RNG = np.random.Generator(np.random.PCG64(70))
 LAWS = st.lists(st.integers(1, 9), min_size=4, max_size=4).map(lambda n: np.array(n) / sum(n))

@@ -4,16 +4,14 @@ They take paths, so that `test_rules` can hold them to copies with planted fault
 """
 
 import ast
-import json
-import linecache
 import re
 from pathlib import Path
 from typing import Any
 
-import book_statements
 import nbformat
 
-from klapprox import verify
+from bookbuild import statements
+from klapprox.book import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted([*ROOT.glob("chapters/*.ipynb"), *ROOT.glob("back-matter/*.ipynb")])
@@ -27,7 +25,7 @@ def notebook_faults(path: Path) -> list[str]:
     """Return what makes a stored notebook worthless as a test or wrong on the site."""
     faults = []
     executed = 0
-    for number, cell in enumerate(book_statements.cells(path)):
+    for number, cell in enumerate(statements.cells(path)):
         if cell["cell_type"] != "code":
             continue
         executed += 1
@@ -42,9 +40,7 @@ def notebook_faults(path: Path) -> list[str]:
             faults.append(f"{where}: {lines} lines")
         for output in cell["outputs"]:
             faults += [f"{where}: {fault}" for fault in _output_faults(output)]
-        if "verify.check(" in source and "✓ " not in json.dumps(
-            cell["outputs"], ensure_ascii=False
-        ):
+        if "verify.check(" in source and not statements.reports_of(cell):
             faults.append(f"{where}: a check without its report")
     if not executed:
         faults.append(f"{path.name}: no code cell, so it tests nothing")
@@ -70,7 +66,7 @@ def _output_faults(output: dict[str, Any]) -> list[str]:
 
 def toc_faults(toc: Path, notebooks: list[Path]) -> list[str]:
     """Return the notebooks that no table of contents names."""
-    listed = set(re.findall(r"(?:root|file):\s*(\S+)", toc.read_text(encoding="utf-8")))
+    listed = statements.pages(toc)
     names = {f"{path.parent.name}/{path.stem}": path for path in notebooks}
     return [f"{path} is not in {toc.name}" for name, path in names.items() if name not in listed]
 
@@ -78,8 +74,8 @@ def toc_faults(toc: Path, notebooks: list[Path]) -> list[str]:
 def statement_faults(path: Path) -> list[str]:
     """Return statements without proof or check, and checks without statement."""
     faults = []
-    found = book_statements.statements(path)
-    checks = book_statements.checks(path)
+    found = statements.statements(path)
+    checks = statements.checks(path)
     position = {statement.label: statement.cell for statement in found if statement.label}
     for index, statement in enumerate(found):
         where = f"{path.name}: {statement.kind} {statement.label or statement.title!r}"
@@ -87,7 +83,7 @@ def statement_faults(path: Path) -> list[str]:
             continue
         if not LABEL.fullmatch(statement.label):
             faults.append(f"{where}: its label is missing or not of the form thm-what-is-stated")
-        if statement.kind not in book_statements.PROVED:
+        if statement.kind not in statements.PROVED:
             continue
         after = found[index + 1] if index + 1 < len(found) else None
         if after is None or after.kind != "proof":
@@ -110,10 +106,11 @@ def _claim_faults(call: ast.Call) -> list[str]:
     """Return claims whose sides are written alike or do not depend on anything computed."""
     faults = []
     for claim in call.args[1:]:
-        if not isinstance(claim, ast.Call):
-            faults.append("a claim that is not written out where it is checked")
+        arguments = claim.args if isinstance(claim, ast.Call) else []
+        if len(arguments) != 3 or any(isinstance(side, ast.Starred) for side in arguments):
+            faults.append("a claim that is not written out, as words, left and right")
             continue
-        left, right = claim.args[1:3]
+        left, right = arguments[1:]
         if ast.dump(left) == ast.dump(right):
             faults.append(f"both sides are {ast.unparse(left)}")
         names = (ast.Name, ast.Attribute)
@@ -127,7 +124,7 @@ def label_faults(paths: list[Path]) -> list[str]:
     seen: dict[str, Path] = {}
     faults = []
     for path in paths:
-        for statement in book_statements.statements(path):
+        for statement in statements.statements(path):
             if statement.label and statement.label in seen:
                 faults.append(
                     f"{statement.label} is in {seen[statement.label].name} and {path.name}"
@@ -160,9 +157,7 @@ def claims_that_cannot_fail(path: Path) -> tuple[list[str], int]:
         namespace: dict[str, Any] = {}
         for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
             if cell.cell_type == "code":
-                name = f"{path.name}-cell-{number}"
-                lines = cell.source.splitlines(keepends=True)
-                linecache.cache[name] = (len(cell.source), None, lines, name)
+                name = f"{path.name}-cell-{number}"  # of a traceback
                 exec(compile(cell.source, name, "exec"), namespace)
     finally:
         verify.check = original

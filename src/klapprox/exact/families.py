@@ -7,23 +7,27 @@ variances in ``thm-optimal-lambda`` (k3) and in the chapter on k2.
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import integrate, special
+from scipy import integrate, special, stats
 
 from klapprox.estimators import k3
 
 __all__ = [
     "Bernoulli",
     "Beta",
+    "Categorical",
     "CentralMoments",
     "Exponential",
     "Gamma",
     "Geometric",
     "Laplace",
+    "MultivariateNormal",
     "Normal",
     "PairMoments",
     "Poisson",
@@ -128,8 +132,27 @@ def moments(q: F, p: F) -> PairMoments:
     )
 
 
+class _Univariate(ABC):
+    """Log-densities and draws of a law on the line, from SciPy's distribution of that name."""
+
+    @property
+    @abstractmethod
+    def _law(self) -> Any:
+        """The same law as one of `scipy.stats`."""
+
+    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Return log-densities, or log-probabilities, at x; ``-inf`` off the support."""
+        law = self._law
+        log_density = law.logpdf if hasattr(law, "logpdf") else law.logpmf
+        return np.asarray(log_density(np.asarray(x, dtype=float)))
+
+    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+        """Return independent draws, by inversion: the same ones with every release of NumPy."""
+        return np.asarray(self._law.ppf(rng.random(size)), dtype=float)
+
+
 @dataclass(frozen=True)
-class Normal:
+class Normal(_Univariate):
     """Normal law with this mean and standard deviation.
 
     Examples
@@ -145,13 +168,12 @@ class Normal:
         _refuse_unless(math.isfinite(self.mean), "mean", self.mean, "a finite number")
         _refuse_unless(0 < self.sd < math.inf, "sd", self.sd, "positive and finite")
 
-    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Return log-densities at x."""
-        z = (np.asarray(x, dtype=float) - self.mean) / self.sd
-        return np.asarray(-0.5 * z * z - math.log(self.sd) - 0.5 * math.log(2 * math.pi))
+    @property
+    def _law(self) -> Any:
+        return stats.norm(self.mean, self.sd)
 
     def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-        """Return independent draws."""
+        """Return independent draws, from the generator's own normal numbers."""
         return self.mean + self.sd * rng.standard_normal(size)
 
     def kl(self, p: "Normal") -> float:
@@ -178,7 +200,7 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class Exponential:
+class Exponential(_Univariate):
     """Exponential law with this rate.
 
     Examples
@@ -192,14 +214,9 @@ class Exponential:
     def __post_init__(self) -> None:
         _refuse_unless(0 < self.rate < math.inf, "rate", self.rate, "positive and finite")
 
-    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Return log-densities at x; ``-inf`` below 0."""
-        x = np.asarray(x, dtype=float)
-        return np.where(x >= 0, math.log(self.rate) - self.rate * x, -np.inf)
-
-    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-        """Return independent draws, by inversion."""
-        return np.asarray(-np.log1p(-rng.random(size)) / self.rate)
+    @property
+    def _law(self) -> Any:
+        return stats.expon(scale=1 / self.rate)
 
     def kl(self, p: "Exponential") -> float:
         """Return KL(self‖p)."""
@@ -216,7 +233,7 @@ class Exponential:
 
 
 @dataclass(frozen=True)
-class Poisson:
+class Poisson(_Univariate):
     """Poisson law with this mean.
 
     Examples
@@ -230,20 +247,9 @@ class Poisson:
     def __post_init__(self) -> None:
         _refuse_unless(0 < self.mean < math.inf, "mean", self.mean, "positive and finite")
 
-    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Return log-probabilities of the integers x; ``-inf`` elsewhere."""
-        x = np.asarray(x, dtype=float)
-        inside = (x >= 0) & (x == np.floor(x))
-        n = np.where(inside, x, 0.0)
-        value = n * math.log(self.mean) - self.mean - special.gammaln(n + 1)
-        return np.where(inside, value, -np.inf)
-
-    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-        """Return independent draws, by inversion."""
-        u = rng.random(size)
-        most = int(self.mean + 40 * math.sqrt(self.mean) + 80)
-        steps = special.pdtr(np.arange(most), self.mean)  # P(X <= n)
-        return np.searchsorted(steps, u, side="right").astype(float)
+    @property
+    def _law(self) -> Any:
+        return stats.poisson(self.mean)
 
     def kl(self, p: "Poisson") -> float:
         """Return KL(self‖p)."""
@@ -260,7 +266,7 @@ class Poisson:
 
 
 @dataclass(frozen=True)
-class Bernoulli:
+class Bernoulli(_Univariate):
     """Law of a coin that shows 1 with this probability, strictly between 0 and 1.
 
     Examples
@@ -276,15 +282,9 @@ class Bernoulli:
         inside = 0 < self.probability < 1
         _refuse_unless(inside, "probability", self.probability, "strictly between 0 and 1")
 
-    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Return log-probabilities of 0 and 1; ``-inf`` elsewhere."""
-        x = np.asarray(x, dtype=float)
-        other = np.where(x == 0, math.log1p(-self.probability), -np.inf)
-        return np.where(x == 1, math.log(self.probability), other)
-
-    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-        """Return independent draws."""
-        return (rng.random(size) < self.probability).astype(float)
+    @property
+    def _law(self) -> Any:
+        return stats.bernoulli(self.probability)
 
     def kl(self, p: "Bernoulli") -> float:
         """Return KL(self‖p)."""
@@ -305,7 +305,7 @@ class Bernoulli:
 
 
 @dataclass(frozen=True)
-class Geometric:
+class Geometric(_Univariate):
     """Law of the number of failures, 0, 1, 2, ..., before the first success.
 
     Examples
@@ -320,16 +320,9 @@ class Geometric:
         inside = 0 < self.probability < 1
         _refuse_unless(inside, "probability", self.probability, "strictly between 0 and 1")
 
-    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Return log-probabilities of the integers x; ``-inf`` elsewhere."""
-        x = np.asarray(x, dtype=float)
-        inside = (x >= 0) & (x == np.floor(x))
-        value = math.log(self.probability) + np.where(inside, x, 0) * math.log1p(-self.probability)
-        return np.where(inside, value, -np.inf)
-
-    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-        """Return independent draws, by inversion."""
-        return np.floor(np.log1p(-rng.random(size)) / math.log1p(-self.probability))
+    @property
+    def _law(self) -> Any:
+        return stats.geom(self.probability, loc=-1)
 
     def kl(self, p: "Geometric") -> float:
         """Return KL(self‖p)."""
@@ -352,7 +345,7 @@ class Geometric:
 
 
 @dataclass(frozen=True)
-class Laplace:
+class Laplace(_Univariate):
     """Laplace law with density exp(-abs(x - mean)/scale)/(2 scale).
 
     Examples
@@ -368,15 +361,15 @@ class Laplace:
         _refuse_unless(math.isfinite(self.mean), "mean", self.mean, "a finite number")
         _refuse_unless(0 < self.scale < math.inf, "scale", self.scale, "positive and finite")
 
+    @property
+    def _law(self) -> Any:
+        return stats.laplace(self.mean, self.scale)
+
     def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
         """Return log-densities at x."""
+        # SciPy takes the logarithm of the density, which is -inf beyond 745 scales.
         distance = np.abs(np.asarray(x, dtype=float) - self.mean)
         return np.asarray(-distance / self.scale - math.log(2 * self.scale))
-
-    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-        """Return independent draws, by inversion."""
-        u = rng.random(size) - 0.5
-        return np.asarray(self.mean - self.scale * np.sign(u) * np.log1p(-2 * np.abs(u)))
 
     def kl(self, p: "Laplace") -> float:
         """Return KL(self‖p)."""
@@ -417,7 +410,7 @@ class Laplace:
 
 
 @dataclass(frozen=True)
-class Gamma:
+class Gamma(_Univariate):
     """Gamma law with density proportional to x^(shape - 1) exp(-rate x).
 
     Examples
@@ -433,16 +426,9 @@ class Gamma:
         _refuse_unless(0 < self.shape < math.inf, "shape", self.shape, "positive and finite")
         _refuse_unless(0 < self.rate < math.inf, "rate", self.rate, "positive and finite")
 
-    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Return log-densities at x; ``-inf`` outside of x > 0."""
-        x = np.asarray(x, dtype=float)
-        inside = np.where(x > 0, x, 1.0)
-        value = (self.shape - 1) * np.log(inside) - self.rate * inside - self._log_normaliser()
-        return np.where(x > 0, value, -np.inf)
-
-    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-        """Return independent draws, by inversion."""
-        return np.asarray(special.gammaincinv(self.shape, rng.random(size)) / self.rate)
+    @property
+    def _law(self) -> Any:
+        return stats.gamma(self.shape, scale=1 / self.rate)
 
     def _log_normaliser(self) -> float:
         return math.lgamma(self.shape) - self.shape * math.log(self.rate)
@@ -477,7 +463,7 @@ class Gamma:
 
 
 @dataclass(frozen=True)
-class Beta:
+class Beta(_Univariate):
     """Beta law on (0, 1) with density proportional to x^(a - 1) (1 - x)^(b - 1).
 
     Examples
@@ -493,17 +479,9 @@ class Beta:
         _refuse_unless(0 < self.a < math.inf, "a", self.a, "positive and finite")
         _refuse_unless(0 < self.b < math.inf, "b", self.b, "positive and finite")
 
-    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Return log-densities at x; ``-inf`` outside of 0 < x < 1."""
-        x = np.asarray(x, dtype=float)
-        inside = (x > 0) & (x < 1)
-        y = np.where(inside, x, 0.5)
-        value = (self.a - 1) * np.log(y) + (self.b - 1) * np.log1p(-y)
-        return np.where(inside, value - special.betaln(self.a, self.b), -np.inf)
-
-    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-        """Return independent draws, by inversion."""
-        return np.asarray(special.betaincinv(self.a, self.b, rng.random(size)))
+    @property
+    def _law(self) -> Any:
+        return stats.beta(self.a, self.b)
 
     def kl(self, p: "Beta") -> float:
         """Return KL(self‖p)."""
@@ -529,6 +507,178 @@ class Beta:
             return sum(sign * d**n * float(special.polygamma(n - 1, c)) for d, c, sign in steps)
 
         return CentralMoments.of_cumulants(cumulant(2), cumulant(3), cumulant(4))
+
+
+@dataclass(frozen=True, eq=False)
+class Categorical:
+    """Law on 0, ..., n - 1 with these probabilities; zeros are allowed.
+
+    Where one law excludes a point that the other allows, a divergence is infinite, and `moments`
+    raises: k1, k2, k3 are then infinite or k3 no longer has the mean KL (``lem-mean-of-r``).
+
+    Examples
+    --------
+    >>> Categorical([0.5, 0.5]).kl(Categorical([1.0, 0.0]))
+    inf
+    >>> round(Categorical([0.5, 0.5]).kl(Categorical([0.25, 0.75])), 6)
+    0.143841
+    """
+
+    probabilities: Any
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a distribution."""
+        law = np.array(self.probabilities, dtype=float)
+        if law.ndim != 1 or not (np.all(law >= 0) and np.isclose(law.sum(), 1, rtol=0, atol=1e-9)):
+            raise ValueError(
+                "probabilities must be a list of numbers that are nonnegative and sum to 1."
+            )
+        law.setflags(write=False)
+        object.__setattr__(self, "probabilities", law)
+
+    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Return log-probabilities of the points x, integers from 0 to n - 1."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.probabilities)[np.asarray(x, dtype=np.int64)])
+
+    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+        """Return independent draws, by inversion."""
+        steps = np.cumsum(self.probabilities)
+        drawn = np.searchsorted(steps, rng.random(size) * steps[-1], side="right")
+        return np.asarray(np.minimum(drawn, int(np.flatnonzero(self.probabilities)[-1])))
+
+    def kl(self, p: "Categorical") -> float:
+        """Return KL(self‖p), ``inf`` if p excludes a point of this law."""
+        q, other = self._both(p)
+        if np.any(other[q > 0] == 0):
+            return math.inf
+        values = k3(self._log_ratio(p))
+        outside = float(np.sum(other[q == 0]))  # k3 has the mean KL minus this mass
+        return float(np.sum(q[q > 0] * values)) + outside
+
+    def chi_squared_from(self, p: "Categorical") -> float:
+        """Return χ²(p‖self), ``inf`` if this law excludes a point of p."""
+        q, other = self._both(p)
+        if np.any(other[q == 0] > 0):
+            return math.inf
+        inside = q > 0
+        return float(np.sum((other[inside] - q[inside]) ** 2 / q[inside]))
+
+    def central_moments(self, p: "Categorical") -> CentralMoments:
+        """Return the central moments of log r.
+
+        Raises
+        ------
+        ValueError
+            If the two laws do not have the same support.
+        """
+        q, other = self._both(p)
+        if np.any((q > 0) != (other > 0)):
+            raise ValueError(
+                "probabilities: the laws do not allow the same points, so log r has no moments; "
+                "kl and chi_squared_from still have values."
+            )
+        centred = self._log_ratio(p) + self.kl(p)
+        weights = q[q > 0]
+        return CentralMoments(*(float(np.sum(weights * centred**n)) for n in (2, 3, 4)))
+
+    def _both(self, p: "Categorical") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self.probabilities.shape != p.probabilities.shape:
+            raise ValueError(
+                f"q has {self.probabilities.size} points and p {p.probabilities.size}; give "
+                "equally many."
+            )
+        return self.probabilities, p.probabilities
+
+    def _log_ratio(self, p: "Categorical") -> NDArray[np.float64]:
+        """Return log r at the points of this law, accurate where the laws are close."""
+        q, other = self._both(p)
+        q, other = q[q > 0], other[q > 0]
+        near = np.abs(other - q) < q / 2
+        with np.errstate(divide="ignore"):
+            far = np.log(np.where(near, 1.0, other)) - np.log(q)
+        return np.where(near, np.log1p(np.where(near, (other - q) / q, 0.0)), far)
+
+
+@dataclass(frozen=True, eq=False)
+class MultivariateNormal:
+    """Normal vector with this mean and covariance matrix.
+
+    In suitable coordinates the components are independent under both laws of a pair, so that
+    everything is a sum or product of one-dimensional pairs.
+
+    Examples
+    --------
+    >>> q = MultivariateNormal([0.0, 0.0], [[1.0, 0.5], [0.5, 1.0]])
+    >>> round(q.kl(MultivariateNormal([1.0, 0.0], [[1.0, 0.5], [0.5, 1.0]])), 6)
+    0.666667
+    """
+
+    mean: Any
+    covariance: Any
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a mean and a positive definite matrix."""
+        mean, covariance = np.array(self.mean, dtype=float), np.array(self.covariance, dtype=float)
+        size = mean.size
+        if mean.ndim != 1 or covariance.shape != (size, size) or not np.all(np.isfinite(mean)):
+            raise ValueError(
+                f"mean has shape {mean.shape} and covariance {covariance.shape}; give (d,) and "
+                "(d, d), finite."
+            )
+        if not np.allclose(covariance, covariance.T):
+            raise ValueError("covariance is not symmetric.")
+        for name, value in (("mean", mean), ("covariance", covariance)):
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+        try:
+            self._factor  # noqa: B018 - computed here so that a bad matrix is refused here
+        except np.linalg.LinAlgError:
+            raise ValueError("covariance is not positive definite.") from None
+
+    @cached_property
+    def _factor(self) -> NDArray[np.float64]:
+        return np.linalg.cholesky(self.covariance)
+
+    def log_density(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Return log-densities at points x of shape (..., d)."""
+        law = stats.multivariate_normal(self.mean, stats.Covariance.from_cholesky(self._factor))
+        return np.asarray(law.logpdf(np.asarray(x, dtype=float)))
+
+    def sample(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+        """Return independent draws, shape (size, d)."""
+        return np.asarray(self.mean + rng.standard_normal((size, self.mean.size)) @ self._factor.T)
+
+    def kl(self, p: "MultivariateNormal") -> float:
+        """Return KL(self‖p)."""
+        return math.fsum(a.kl(b) for a, b in self._pairs(p))
+
+    def chi_squared_from(self, p: "MultivariateNormal") -> float:
+        """Return χ²(p‖self), finite iff twice this covariance exceeds p's."""
+        values = [a.chi_squared_from(b) for a, b in self._pairs(p)]
+        total = math.fsum(math.log1p(value) for value in values)
+        return math.expm1(total) if total < 700 else math.inf
+
+    def central_moments(self, p: "MultivariateNormal") -> CentralMoments:
+        """Return the central moments of log r: cumulants of the components add up."""
+        parts = [a.central_moments(b) for a, b in self._pairs(p)]
+        return CentralMoments.of_cumulants(
+            math.fsum(part.second for part in parts),
+            math.fsum(part.third for part in parts),
+            math.fsum(part.fourth - 3 * part.second**2 for part in parts),
+        )
+
+    def _pairs(self, p: "MultivariateNormal") -> list[tuple[Normal, Normal]]:
+        """Return the pairs of components in coordinates where both laws are products."""
+        if self.mean.shape != p.mean.shape:
+            raise ValueError(f"q has {self.mean.size} dimensions and p {p.mean.size}.")
+        half = np.linalg.solve(self._factor, p._factor)
+        variances, axes = np.linalg.eigh(half @ half.T)  # of p where this law is N(0, 1)
+        shift = axes.T @ np.linalg.solve(self._factor, p.mean - self.mean)
+        return [
+            (Normal(0.0, 1.0), Normal(float(m), math.sqrt(v)))
+            for m, v in zip(shift, variances, strict=True)
+        ]
 
 
 def _log_ratio(numerator: float, denominator: float) -> float:

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from klapprox import figures
+from klapprox.book import figures
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klapprox import estimators
-from klapprox.sequences import MarkovPair, Moments
+from klapprox.exact.sequences import MarkovPair, Moments
 
 EVEN = [0.5, 0.5]
 STAY = [[1.0, 0.0], [0.5, 0.5]]

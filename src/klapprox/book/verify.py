@@ -13,22 +13,21 @@ what was covered. Equality is decided exactly (rational arithmetic and SymPy), n
 tolerance; `close` is for quadrature against a closed form and says how many digits agreed.
 """
 
-import ast
-import inspect
-import linecache
-import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from numbers import Integral, Real
-from typing import Any
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import mpmath
 import sympy as sp
 
 __all__ = [
+    "MIME_TYPE",
     "Claim",
+    "Established",
+    "Method",
     "Report",
     "VerificationError",
     "at_most",
@@ -39,12 +38,30 @@ __all__ = [
     "less_than",
 ]
 
+MIME_TYPE = "application/vnd.klapprox.report+json"
+"""Of the data of a report among the outputs of a notebook."""
+
 WIDTH = 76  # of the reports, which the site shows in its text column
 DIGITS = 50  # of the evaluations that certify an inequality
 
 
 class VerificationError(AssertionError):
     """A claim is false, or could not be proved."""
+
+
+class Method(NamedTuple):
+    """How a claim was established: in the words of a report, and as lists of results call it."""
+
+    words: str
+    kind: str
+
+
+_EQUAL = Method("exactly equal", "exact")
+_EQUALITY = Method("equality is exact", "exact")
+_HOLDS = Method("holds exactly", "exact")
+_DIFFERENT = Method("certainly different", "exact counterexample")
+_SYMBOLIC = Method("proved symbolically", "symbolic")
+_CERTIFIED = Method(f"certified to {DIGITS} digits", f"{DIGITS}-digit bound")
 
 
 @dataclass(frozen=True)
@@ -57,8 +74,8 @@ class Claim:
     right: Any
     digits: int = 0
 
-    def decide(self) -> str:
-        """Raise `VerificationError`, or return in words how the claim was established."""
+    def decide(self) -> "Established":
+        """Raise `VerificationError`, or return how the claim was established."""
         if not self.words.strip():
             raise VerificationError("A claim needs words that say what is claimed.")
         cases = _cases(self)
@@ -70,24 +87,51 @@ class Claim:
                 raise VerificationError(
                     f"{self.words}: case {number} of {len(cases)}: {error}"
                 ) from None
-        count = "" if len(cases) == 1 else f"{len(cases)} cases, "
-        return count + " and ".join(dict.fromkeys(methods))
+        return Established(self.words, len(cases), tuple(dict.fromkeys(methods)))
+
+
+@dataclass(frozen=True)
+class Established:
+    """A claim that was decided: its words, the number of cases, and how they were decided."""
+
+    words: str
+    cases: int
+    methods: tuple[Method, ...]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a successful check covered; printed below the cell that made it."""
+    """What a successful check covered: text below the cell that made it, and data for programs."""
 
     label: str
     scope: str
-    lines: tuple[tuple[str, str], ...]
+    claims: tuple[Established, ...]
 
     def __repr__(self) -> str:
         """Return the report as lines of text."""
         text = [f"✓ {self.label}"]
-        for words, how in self.lines:
-            text += [_indented(words, 2), _indented(how, 6)]
+        for claim in self.claims:
+            count = "" if claim.cases == 1 else f"{claim.cases} cases, "
+            methods = " and ".join(method.words for method in claim.methods)
+            text += [_indented(claim.words, 2), _indented(count + methods, 6)]
         return "\n".join([*text, _indented(f"over {self.scope}", 2)])
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """Return the text and, under `MIME_TYPE`, the report as data, which a notebook stores."""
+        data = {
+            "label": self.label,
+            "scope": self.scope,
+            "claims": [
+                {
+                    "words": claim.words,
+                    "cases": claim.cases,
+                    "methods": [method.words for method in claim.methods],
+                    "kinds": list(dict.fromkeys(method.kind for method in claim.methods)),
+                }
+                for claim in self.claims
+            ],
+        }
+        return {"text/plain": repr(self), MIME_TYPE: data}
 
 
 def _indented(text: str, columns: int) -> str:
@@ -104,29 +148,29 @@ def _indented(text: str, columns: int) -> str:
 
 def equal(words: str, left: Any, right: Any) -> Claim:
     """Claim that both sides are exactly equal, in every case."""
-    return _claim(words, "=", left, right)
+    return Claim(words, "=", left, right)
 
 
 def differ(words: str, left: Any, right: Any) -> Claim:
     """Claim that both sides are certainly different, in every case: a counterexample."""
-    return _claim(words, "≠", left, right)
+    return Claim(words, "≠", left, right)
 
 
 def at_most(words: str, smaller: Any, larger: Any) -> Claim:
     """Claim smaller <= larger, in every case; equality must be exact."""
-    return _claim(words, "≤", smaller, larger)
+    return Claim(words, "≤", smaller, larger)
 
 
 def less_than(words: str, smaller: Any, larger: Any) -> Claim:
     """Claim smaller < larger, in every case."""
-    return _claim(words, "<", smaller, larger)
+    return Claim(words, "<", smaller, larger)
 
 
 def close(words: str, left: Any, right: Any, *, digits: int) -> Claim:
     """Claim that both sides agree to so many significant digits, in every case."""
     if digits < 1:
         raise ValueError(f"digits is {digits}; at least one digit has to agree.")
-    return _claim(words, "≈", left, right, digits)
+    return Claim(words, "≈", left, right, digits)
 
 
 def check(label: str, *claims: Claim, scope: str) -> Report:
@@ -165,49 +209,10 @@ def check(label: str, *claims: Claim, scope: str) -> Report:
         raise VerificationError("A check needs the label of a statement and the scope in words.")
     if not claims:
         raise VerificationError(f"{label}: a check without a claim verifies nothing.")
-    lines = []
-    for claim in claims:
-        try:
-            lines.append((claim.words, claim.decide()))
-        except VerificationError as error:
-            raise VerificationError(f"{label}: {error}") from None
-    return Report(label, scope, tuple(lines))
-
-
-def _claim(words: str, relation: str, left: Any, right: Any, digits: int = 0) -> Claim:
-    """Return the claim, unless its two sides are one and the same thing.
-
-    SymPy keeps one copy of equal expressions, so that two honest computations may end in the same
-    object; then the source of the call decides whether there were two.
-    """
-    pairs = list(zip(_listed(left), _listed(right), strict=False))
-    same = left is right or (bool(pairs) and all(a is b for a, b in pairs))
-    if same and not _is_number(left) and not _sides_differ_in_source():
-        raise VerificationError(f"{words}: both sides are the same object; nothing is claimed.")
-    return Claim(words, relation, left, right, digits)
-
-
-def _sides_differ_in_source() -> bool:
-    """Whether the call two frames up writes its second and third argument differently."""
-    frame = inspect.getframeinfo(sys._getframe(3))
-    span = frame.positions
-    lines = linecache.getlines(frame.filename)
-    # There are no columns under python -X no_debug_ranges, and no lines for code made by exec.
-    if not lines or span is None or span.lineno is None or span.col_offset is None:
-        return False
-    lines = lines[span.lineno - 1 : span.end_lineno]
-    lines[-1] = lines[-1].encode()[: span.end_col_offset].decode()
-    lines[0] = lines[0].encode()[span.col_offset :].decode()
     try:
-        call = ast.parse(textwrap.dedent("".join(lines)), mode="eval").body
-    except SyntaxError:  # a statement makes the claim, for example a loop over map(equal, ...)
-        return False
-    if not isinstance(call, ast.Call):
-        return False
-    named = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg != "digits"}
-    arguments = [named.pop("words")] if "words" in named else []
-    arguments += [*call.args, *named.values()]
-    return len(arguments) == 3 and ast.dump(arguments[1]) != ast.dump(arguments[2])
+        return Report(label, scope, tuple(claim.decide() for claim in claims))
+    except VerificationError as error:
+        raise VerificationError(f"{label}: {error}") from None
 
 
 def _cases(claim: Claim) -> list[tuple[Any, Any]]:
@@ -233,10 +238,6 @@ def _listed(side: Any) -> list[Any]:
     if isinstance(side, Sequence) and not isinstance(side, str):
         return [value for item in side for value in _listed(item)]
     return [side]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real | mpmath.mpf) or getattr(value, "is_number", False)
 
 
 def _exact(value: Any) -> Any:
@@ -288,57 +289,57 @@ def _difference(left: Any, right: Any) -> Any:
     return left - right
 
 
-def _decide_equal(left: Any, right: Any, _: int) -> str:
+def _decide_equal(left: Any, right: Any, _: int) -> Method:
     residual = _difference(left, right)
     if residual == 0:
-        return "exactly equal"
+        return _EQUAL
     if residual == sp.oo or _is_surely_nonzero(residual):
         raise VerificationError(f"not equal: left - right = {_shown(residual)}")
     if not _is_zero(residual):
         raise VerificationError(f"could not be proved equal: left - right = {_shown(residual)}")
-    return "exactly equal"
+    return _EQUAL
 
 
-def _decide_differ(left: Any, right: Any, _: int) -> str:
+def _decide_differ(left: Any, right: Any, _: int) -> Method:
     residual = _difference(left, right)
     if residual != sp.oo and not _is_surely_nonzero(residual):
         raise VerificationError(f"not shown to differ: left - right = {_shown(residual)}")
-    return "certainly different"
+    return _DIFFERENT
 
 
-def _decide_at_most(left: Any, right: Any, _: int) -> str:
+def _decide_at_most(left: Any, right: Any, _: int) -> Method:
     left, right = _exact(left), _exact(right)
     if left == -sp.oo or right == sp.oo or left == right:
-        return "holds exactly"
+        return _HOLDS
     gap = right - left
     if not gap.is_number:
         if gap.is_nonnegative or sp.factor(gap).is_nonnegative or sp.simplify(gap).is_nonnegative:
-            return "proved symbolically"
+            return _SYMBOLIC
         raise VerificationError(f"could not be proved: right - left = {_shown(gap)}")
     if not _is_surely_nonzero(gap) and _is_zero(gap):
-        return "equality is exact"
+        return _EQUALITY
     return _certify_positive(gap)
 
 
-def _decide_less_than(left: Any, right: Any, _: int) -> str:
+def _decide_less_than(left: Any, right: Any, _: int) -> Method:
     gap = _exact(right) - _exact(left)
     if gap == sp.oo:
-        return "holds exactly"
+        return _HOLDS
     if not gap.is_number:
         if gap.is_positive or sp.factor(gap).is_positive or sp.simplify(gap).is_positive:
-            return "proved symbolically"
+            return _SYMBOLIC
         raise VerificationError(f"could not be proved: right - left = {_shown(gap)}")
     return _certify_positive(gap)
 
 
-def _certify_positive(gap: Any) -> str:
+def _certify_positive(gap: Any) -> Method:
     value = sp.N(gap, DIGITS)
     if not (value.is_real and value > sp.Float(10) ** (10 - DIGITS)):
         raise VerificationError(f"false, or too close to certify: right - left = {_shown(gap)}")
-    return f"certified to {DIGITS} digits"
+    return _CERTIFIED
 
 
-def _decide_close(left: Any, right: Any, digits: int) -> str:
+def _decide_close(left: Any, right: Any, digits: int) -> Method:
     with mpmath.workdps(max(digits, 15) + 15):
         try:
             a, b = (
@@ -354,7 +355,7 @@ def _decide_close(left: Any, right: Any, digits: int) -> str:
             raise VerificationError(
                 f"left - right = {mpmath.nstr(a - b, 5)} with right = {mpmath.nstr(b, 12)}"
             )
-    return f"agree to {digits} digits"
+    return Method(f"agree to {digits} digits", "quadrature or high precision")
 
 
 _DECISIONS = {

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
-from klapprox import estimators
+from klapprox.estimators import ESTIMATORS, refuse_unknown
 
 __all__ = ["COEFFICIENTS", "PLACEMENTS", "TablePolicy", "expected_gradient", "softmax"]
 
@@ -22,21 +23,13 @@ Table = NDArray[np.float64]
 
 PLACEMENTS = ("reward", "loss", "weighted loss", "detached weight", "weighted reward")
 
-_VALUE: dict[str, Callable[[Table], Table]] = {
-    "k1": estimators.k1,
-    "k2": estimators.k2,
-    "k3": estimators.k3,
-}
-# ∇k = slope · s, because ∇log r = -s.
-_SLOPE: dict[str, Callable[[Table], Table]] = {
-    "k1": np.ones_like,
-    "k2": np.negative,
-    "k3": lambda log_r: -np.expm1(log_r),
-}
-
 
 def _coefficient(estimator: str, placement: str) -> Callable[[Table, Table], Table]:
-    value, slope = _VALUE[estimator], _SLOPE[estimator]
+    value = ESTIMATORS[estimator].value
+
+    def slope(log_r: Table) -> Table:
+        return np.asarray(-ESTIMATORS[estimator].derivative(log_r))  # since ∇log r = -s
+
     return {
         "reward": lambda log_r, log_w: value(log_r),
         "loss": lambda log_r, log_w: slope(log_r),
@@ -49,7 +42,7 @@ def _coefficient(estimator: str, placement: str) -> Callable[[Table, Table], Tab
 
 COEFFICIENTS = {
     (estimator, placement): _coefficient(estimator, placement)
-    for estimator in _VALUE
+    for estimator in ESTIMATORS
     for placement in PLACEMENTS
 }
 """Functions of (log r, log w), by (estimator, placement); see ``thm-gradient-coefficients``."""
@@ -66,8 +59,7 @@ def softmax(logits: Any) -> Table:
     logits = np.asarray(logits, dtype=float)
     if not np.all(np.isfinite(logits)):
         raise ValueError("logits holds a value that is not finite; every action needs a chance.")
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+    return np.asarray(special.softmax(logits, axis=-1))
 
 
 def expected_gradient(
@@ -99,11 +91,9 @@ def expected_gradient(
     >>> expected_gradient("k3", "loss", [0.5, 0.5], [0.25, 0.75]).round(4).tolist()  # π - π_ref
     [0.25, -0.25]
     """
-    if (estimator, placement) not in COEFFICIENTS:
-        raise ValueError(
-            f"({estimator!r}, {placement!r}) is unknown; estimators are {', '.join(_VALUE)}, "
-            f"placements {', '.join(PLACEMENTS)}."
-        )
+    refuse_unknown(estimator, ESTIMATORS)
+    if placement not in PLACEMENTS:
+        raise ValueError(f"placement is {placement!r}; choose one of {', '.join(PLACEMENTS)}.")
     policy = _law("policy", policy)
     reference = _law("reference", reference, policy.shape)
     sampler = policy if sampler is None else _law("sampler", sampler, policy.shape)
@@ -152,8 +142,7 @@ class TablePolicy:
     @cached_property
     def log_probabilities(self) -> Table:
         """The log of π(token | position, last token): (T, V, V), finite where π underflows."""
-        shifted = self.logits - self.logits.max(axis=2, keepdims=True)
-        return np.asarray(shifted - np.log(np.sum(np.exp(shifted), axis=2, keepdims=True)))
+        return np.asarray(special.log_softmax(self.logits, axis=2))
 
     @cached_property
     def probabilities(self) -> Table:
@@ -234,6 +223,5 @@ class TablePolicy:
         log_future = np.zeros(reference.logits.shape[1])
         for t in reversed(range(len(logits))):
             logits[t] = log_reference[t] + reward[t] / beta + log_future[None, :]
-            top = logits[t].max(axis=1)
-            log_future = top + np.log(np.sum(np.exp(logits[t] - top[:, None]), axis=1))
+            log_future = special.logsumexp(logits[t], axis=1)
         return cls(logits)

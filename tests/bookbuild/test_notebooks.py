@@ -1,7 +1,8 @@
 """Every notebook of the book keeps the rules; what it prints is compared by ``pytest --nbval``."""
 
 import pytest
-import rules
+
+from bookbuild import rules
 
 by_notebook = pytest.mark.parametrize("path", rules.NOTEBOOKS, ids=lambda path: path.stem)
 

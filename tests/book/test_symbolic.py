@@ -7,7 +7,7 @@ import pytest
 import sympy as sp
 
 import klapprox as kl
-from klapprox.symbolic import (
+from klapprox.book.symbolic import (
     FinitePair,
     distributions,
     k1,

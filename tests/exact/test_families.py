@@ -8,7 +8,7 @@ import pytest
 from scipy import integrate, stats
 
 import klapprox as kl
-from klapprox.families import (
+from klapprox.exact.families import (
     Bernoulli,
     Beta,
     Exponential,

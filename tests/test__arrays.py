@@ -1,7 +1,7 @@
-"""Libraries that are not installed here, met with stand-ins; tests/arrays has the real ones."""
+"""The module `_arrays` with stand-ins for libraries; tests/arrays has the real ones."""
 
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +9,13 @@ import pytest
 from klapprox._arrays import anywhere, in_wider_dtype, stop_gradient
 
 TRUE = np.array([True])
+
+
+def namespace(name, **functions):
+    """Return a module of this name with these functions."""
+    module = ModuleType(name)
+    vars(module).update(functions)
+    return module
 
 
 def refusing(error):
@@ -26,35 +33,35 @@ def never(condition):
 
 
 def test_values_are_looked_at_where_they_can_be():
-    xp = SimpleNamespace(__name__="numpy", any=np.any)
+    xp = namespace("numpy", any=np.any)
     assert anywhere(xp, TRUE)
     assert not anywhere(xp, ~TRUE)
 
 
 @pytest.mark.parametrize("error", [TypeError, RuntimeError])
 def test_a_library_may_refuse_the_look(error):
-    xp = SimpleNamespace(__name__="jax.numpy", any=refusing(error("this value is traced")))
+    xp = namespace("jax.numpy", any=refusing(error("this value is traced")))
     assert anywhere(xp, TRUE) is False
 
 
 def test_any_other_error_is_not_swallowed():
-    xp = SimpleNamespace(__name__="other", any=refusing(MemoryError("no room")))
+    xp = namespace("other", any=refusing(MemoryError("no room")))
     with pytest.raises(MemoryError, match="no room"):
         anywhere(xp, TRUE)
 
 
 @pytest.mark.parametrize("name", ["dask.array", "array_api_compat.dask.array"])
 def test_a_lazy_graph_is_not_computed(name):
-    assert anywhere(SimpleNamespace(__name__=name, any=never), TRUE) is False
+    assert anywhere(namespace(name, any=never), TRUE) is False
 
 
 @pytest.mark.parametrize("name", ["torch", "array_api_compat.torch"])
 def test_a_compiler_is_not_made_to_break_its_graph(monkeypatch, name):
     compiler = SimpleNamespace(is_compiling=lambda: True)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(compiler=compiler))
-    assert anywhere(SimpleNamespace(__name__=name, any=never), TRUE) is False
+    assert anywhere(namespace(name, any=never), TRUE) is False
     compiler.is_compiling = lambda: False
-    assert anywhere(SimpleNamespace(__name__=name, any=np.any), TRUE) is True
+    assert anywhere(namespace(name, any=np.any), TRUE) is True
 
 
 def test_without_float64_the_formula_is_evaluated_in_float32():

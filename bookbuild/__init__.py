@@ -1,0 +1,1 @@
+"""What only builds the book: statements and rules, executing notebooks, the Sphinx extension."""

@@ -1,0 +1,1 @@
+"""For who knows both laws: exact divergences, moments and gradients, with no sampling."""
