@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from klapprox.estimators import k1
 
-__all__ = ["coefficient", "cross_fitted", "leave_one_out", "regression", "several"]
+__all__ = [
+    "coefficient",
+    "cross_fitted",
+    "leave_one_out",
+    "leave_one_out_terms",
+    "regression",
+    "several",
+]
 
 Floats = NDArray[np.float64]
 
@@ -75,9 +82,22 @@ def leave_one_out(log_r: ArrayLike) -> float:
     >>> leave_one_out(np.zeros(4))
     0.0
     """
+    return float(np.mean(leave_one_out_terms(log_r)))
+
+
+def leave_one_out_terms(log_r: ArrayLike) -> Floats:
+    """Return the terms whose mean is `leave_one_out`; their spread is an honest error bar.
+
+    The spread around a λ from the same sample is too small: the line was fitted to these points.
+
+    Examples
+    --------
+    >>> leave_one_out_terms(np.log([0.5, 2.0, 0.5, 0.5, 2.0])).round(4).tolist()
+    [0.231, 0.231, 0.231, 0.231, 0.231]
+    """
     x, y = _x_and_y(log_r, least=3)
     if np.all(x == x[0]):
-        return float(np.mean(y))
+        return y
     centred_x, centred_y = x - x.mean(), y - y.mean()
     # Removing the i-th of n values takes n/(n-1) times its centred square off the sum of squares.
     share = x.size / (x.size - 1)
@@ -88,7 +108,7 @@ def leave_one_out(log_r: ArrayLike) -> float:
     slopes = -xy / np.where(cancels, 1.0, xx)
     for i in np.flatnonzero(cancels):
         slopes[i] = coefficient(np.delete(x, i), np.delete(y, i))
-    return float(np.mean(y + slopes * x))
+    return np.asarray(y + slopes * x)
 
 
 def cross_fitted(log_r: ArrayLike) -> float:

@@ -5,6 +5,7 @@ what they mean for an estimator.
 """
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "diagnose",
     "effective_size",
     "tail_index",
+    "tail_index_of_log",
     "warnings_about",
     "z_score",
 ]
@@ -38,8 +40,9 @@ class Diagnostics:
     ----------
     mean_ratio : float
         Mean of r. It is 1 if q is the law that was sampled and p ≪ q (``lem-mean-of-r``).
-    mean_ratio_z : float
-        (mean_ratio - 1) in standard errors (over groups).
+    mean_ratio_z : float or None
+        (mean_ratio - 1) in standard errors (over groups); None where r does not vary. A heavy tail
+        of r makes it large without any fault.
     max_log_ratio : float
         Largest log r.
     max_log_ratio_bound : float
@@ -50,16 +53,29 @@ class Diagnostics:
         Shape of the upper tail of r by Pareto smoothing; Var(k3) is infinite above 1/2. None
         without arviz-stats (``pip install "klapprox[diagnostics]"``), with fewer than 100 draws or
         with an r that is 0 or does not vary.
+    pareto_k_log : float or None
+        The same for the upper tail of -log r; above 1/2 Var(log r) is infinite, and with it the
+        variances of k1 and k3.
+    error_ratio : float or None
+        Standard error of k3 over that of k1 in this sample. Of independent draws it is below 1
+        exactly if λ̂ > 1/2 (``thm-optimal-lambda``). None where k1 does not vary or is infinite.
     weight_effective_size : float or None
         (Σ w)²/Σ w² of the importance weights, if there are any.
+
+    Notes
+    -----
+    No diagnostic sees what the sample does not hold: a point of small probability with a large
+    -log r that was never drawn (``prop-no-upper-bound``).
     """
 
     mean_ratio: float
-    mean_ratio_z: float
+    mean_ratio_z: float | None
     max_log_ratio: float
     max_log_ratio_bound: float
     effective_size: float
     pareto_k: float | None
+    pareto_k_log: float | None
+    error_ratio: float | None
     weight_effective_size: float | None
 
 
@@ -70,7 +86,10 @@ def diagnose(
     error: float,
     max_log_ratio: float,
     effective_size: float,
+    k1_error: float,
+    k3_error: float,
     pareto_k: float | None = None,
+    pareto_k_log: float | None = None,
     weight_effective_size: float | None = None,
 ) -> Diagnostics:
     """Return the diagnostics of n draws whose mean of r has this standard error."""
@@ -81,17 +100,18 @@ def diagnose(
         max_log_ratio_bound=min(1.0, n * math.exp(-max(max_log_ratio, 0.0))),
         effective_size=effective_size,
         pareto_k=pareto_k,
+        pareto_k_log=pareto_k_log,
+        error_ratio=k3_error / k1_error if 0 < k1_error < math.inf else None,
         weight_effective_size=weight_effective_size,
     )
 
 
-def z_score(mean_ratio: float, error: float) -> float:
-    """Return how many standard errors the mean of r lies from 1; infinite without any error."""
-    if mean_ratio == 1:
-        return 0.0
-    if 0 < error < math.inf:
-        return (mean_ratio - 1) / error
-    return math.copysign(math.inf, mean_ratio - 1)
+def z_score(mean_ratio: float, error: float) -> float | None:
+    """Return how many standard errors the mean of r lies from 1; None where r does not vary."""
+    if error == 0:
+        return None
+    # An infinite error comes of an r that overflows, whose mean does too.
+    return math.inf if math.isinf(error) else (mean_ratio - 1) / error
 
 
 def effective_size(log_weights: Any) -> float:
@@ -105,55 +125,117 @@ def effective_size(log_weights: Any) -> float:
 
 def tail_index(log_ratios: Floats) -> float | None:
     """Return k̂, the shape of the upper tail of r, or None; see `Diagnostics`."""
+    # psislw takes log-likelihoods: the logarithm of what importance sampling divides by.
+    return _fitted(log_ratios, lambda stats: stats.psislw(-log_ratios)[1])
+
+
+def tail_index_of_log(log_ratios: Floats) -> float | None:
+    """Return k̂ of the upper tail of -log r, or None; see `Diagnostics`."""
+
+    def fit(stats: Any) -> float:
+        one_chain = -log_ratios[None]
+        return float(stats.pareto_khat(one_chain, 0, 1, r_eff=1, tail="right"))
+
+    return _fitted(log_ratios, fit)
+
+
+def _fitted(log_ratios: Floats, fit: Callable[[Any], float]) -> float | None:
     if log_ratios.size < 100 or not np.all(np.isfinite(log_ratios)) or np.ptp(log_ratios) == 0:
         return None
     try:
         from arviz_stats.base.array import array_stats  # optional
     except ImportError:
         return None
-    # psislw takes log-likelihoods: the logarithm of what importance sampling divides by. A tail
-    # of equal values, as finite vocabularies have, leaves nothing to fit.
+    # A tail of equal values, as finite vocabularies have, leaves nothing to fit.
     try:
         with np.errstate(divide="raise", invalid="raise"):
-            return float(array_stats.psislw(-log_ratios)[1])
+            return float(fit(array_stats))
     except (ValueError, FloatingPointError):
         return None
 
 
+_FEW = {K_LAMBDA: 100}  # independent groups below which intervals are known to be too short
+_FEW_OF_OTHERS = 30
+
+
 def warnings_about(
-    estimator: str, interval: tuple[float, float], diagnostics: Diagnostics
+    estimator: str, interval: tuple[float, float], groups: int, diagnostics: Diagnostics
 ) -> list[str]:
     """Return in plain words why the estimate should not be trusted, if anything was found."""
-    found = []
+    return [
+        *_about_the_scores(interval, diagnostics),
+        *_about_the_tails(estimator, diagnostics),
+        *_about_the_size(estimator, groups, diagnostics),
+    ]
+
+
+def _about_the_scores(interval: tuple[float, float], diagnostics: Diagnostics) -> Iterator[str]:
+    """Yield signs that log_q does not score the law that was sampled."""
+    z = diagnostics.mean_ratio_z
     if diagnostics.max_log_ratio_bound < 1e-6:
-        found.append(
+        yield (
             f"The largest log-ratio is {diagnostics.max_log_ratio:.1f}; if q was sampled this has "
             f"probability below {diagnostics.max_log_ratio_bound:.0e}. log_q is not the score of "
             "the sampler: check temperature, direction (log_q and log_p swapped?) and alignment."
         )
-    elif abs(diagnostics.mean_ratio_z) > 4:
-        found.append(
-            f"The mean of r is {diagnostics.mean_ratio:.4g}, {diagnostics.mean_ratio_z:+.1f} "
-            "standard errors from 1. Either log_q does not score the law that was sampled "
-            "(temperature, truncated sampling, padding, swapped arguments), or r has a heavy tail."
+    elif z is not None and abs(z) > 4:
+        yield (
+            f"The mean of r is {diagnostics.mean_ratio:.4g}, {z:+.1f} standard errors from 1. "
+            "Either log_q does not score the law that was sampled (temperature, truncated "
+            "sampling, padding, swapped arguments), or r has a heavy tail."
         )
-    if interval[1] < 0:
-        found.append(
+    if z is None and diagnostics.mean_ratio != 1:
+        yield (
+            f"r is {diagnostics.mean_ratio:.6g} at every sample. So far one kind of outcome was "
+            "drawn, and an error bar of 0 says nothing about the others: draw more."
+        )
+    elif interval[1] < 0:
+        yield (
             "The whole interval is negative, which a divergence cannot be: log_q does not score "
-            "the law that was sampled."
+            "the law that was sampled, or the interval is too short."
         )
-    k = diagnostics.pareto_k
+
+
+def _about_the_tails(estimator: str, diagnostics: Diagnostics) -> Iterator[str]:
+    """Yield signs that the variance is infinite, or larger than it need be."""
     needs_square_of_r = estimator == K_LAMBDA or ESTIMATORS[estimator].needs_square_of_r
+    k, k_log, ratio = diagnostics.pareto_k, diagnostics.pareto_k_log, diagnostics.error_ratio
     if k is not None and k > 0.5 and needs_square_of_r:
-        found.append(
+        yield (
             f"The tail of r looks too heavy (k̂ = {k:.2f} > 0.5): the variance of {estimator} may "
             "be infinite, and value and interval are too small more often than not. Use "
             'estimator="k1".'
         )
+    elif estimator == "k3" and ratio is not None and ratio > 1:
+        yield (
+            f"k1 has the smaller standard error here: that of k3 is {ratio:.3g} times as large. "
+            'Use estimator="k1".'
+        )
+    if k_log is not None and k_log > 0.5:
+        yield (
+            f"The tail of -log r looks too heavy (k̂ = {k_log:.2f} > 0.5): the variance of "
+            f"{estimator} may be infinite, and the interval is too short. More draws of q help "
+            "slowly; a few outcomes with small p decide."
+        )
+
+
+def _about_the_size(estimator: str, groups: int, diagnostics: Diagnostics) -> Iterator[str]:
+    """Yield signs that too few samples, or weights, decide."""
+    few = _FEW.get(estimator, _FEW_OF_OTHERS)
+    if groups < few:
+        yield (
+            f"The error bar rests on {groups} independent groups. With fewer than {few} the "
+            f"interval of {estimator} may cover the truth much less often than it says."
+        )
+    needs_square_of_r = estimator == K_LAMBDA or ESTIMATORS[estimator].needs_square_of_r
+    if diagnostics.effective_size < 10 <= groups and needs_square_of_r:
+        yield (
+            f"A few draws carry the mean of r (effective size {diagnostics.effective_size:.1f}): "
+            f'the interval of {estimator} is too short. Use estimator="k1".'
+        )
     size = diagnostics.weight_effective_size
     if size is not None and size < 10:
-        found.append(
+        yield (
             f"The importance weights have an effective size of {size:.1f}: a few samples decide. "
             "Sample again from the current policy."
         )
-    return found

@@ -59,15 +59,15 @@ def read_log_probabilities(path: str | Path) -> LogProbabilities:
 
     Examples
     --------
-    >>> import tempfile, klapprox as kl
+    >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "scores.jsonl"
     >>> _ = path.write_text('{"log_q": [-1.0, -2.0], "log_p": [-1.5, -1.5]}\n'
     ...                     '{"log_q": [-0.5], "log_p": [-0.25]}\n')
     >>> data = read_log_probabilities(path)
     >>> data.mask.tolist()
     [[True, True], [True, False]]
-    >>> round(kl.estimate_kl(data.log_q, data.log_p, mask=data.mask).value, 4)
-    0.1446
+    >>> data.log_p[data.mask].tolist()  # ready for kl.estimate_kl(..., mask=data.mask)
+    [-1.5, -1.5, -0.25]
     """
     path = Path(path)
     readers = {".npz": _from_npz, ".jsonl": _from_jsonl, ".parquet": _from_parquet}

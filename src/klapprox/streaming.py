@@ -46,11 +46,11 @@ class KLStream:
     Examples
     --------
     >>> first, second = KLStream(), KLStream()
-    >>> first.update(np.log([0.5, 0.25]), np.log([0.25, 0.5]))
-    >>> second.update(np.log([0.25, 0.5]), np.log([0.25, 0.25]))
+    >>> first.update(np.log([0.5, 0.25] * 20), np.log([0.25, 0.5] * 20))
+    >>> second.update(np.log([0.25, 0.5] * 20), np.log([0.25, 0.25] * 20))
     >>> first.merge(second)
     >>> first.n, round(first.estimate("k1").value, 4)
-    (4, 0.1733)
+    (80, 0.1733)
     """
 
     n: int = 0
@@ -132,7 +132,7 @@ class KLStream:
             value = square = math.inf
         return conclude(
             value,
-            math.sqrt(square / (self.n - 1) / self.n),
+            self._error(square, value),
             estimator=estimator,
             unit="draw",
             n=self.n,
@@ -156,15 +156,24 @@ class KLStream:
         square = self._product("k1", "k1") + slope * product
         return self._mean("k1") + slope * self._mean("r - 1"), max(square, 0.0)
 
+    def _error(self, square: float, mean: float) -> float:
+        """Return the standard error of a mean from the sum of centred squares."""
+        if square <= self.n * (8 * np.finfo(float).eps * mean) ** 2 < math.inf:
+            return 0.0  # what is left of equal values is rounding
+        return math.sqrt(square / (self.n - 1) / self.n)
+
     def _diagnostics(self) -> Diagnostics:
         # The draws with p(x) = 0 have r = 0.
         share, of_finite = 1 - self.infinite / self.n, 1 + self._mean("r - 1")
         mean = share * of_finite
-        squares = self.n * share * of_finite**2 + self._product("r - 1", "r - 1")  # Σ r²
+        spread = self._product("r - 1", "r - 1") + self.infinite * share * of_finite**2
+        squares = self.n * mean**2 + spread  # Σ r²
         return diagnose(
             n=self.n,
             mean_ratio=mean,
-            error=math.sqrt(max(squares / self.n - mean**2, 0.0) / (self.n - 1)),
+            error=self._error(spread, mean),
+            k1_error=self._error(self._product("k1", "k1"), self._mean("k1")),
+            k3_error=self._error(self._product("k3", "k3"), self._mean("k3")),
             max_log_ratio=self.max_log_ratio,
             effective_size=(self.n * mean) ** 2 / squares if squares > 0 else 0.0,
         )
