@@ -5,6 +5,7 @@ They take paths, so that `test_rules` can hold them to copies with planted fault
 
 import ast
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted([*ROOT.glob("chapters/*.ipynb"), *ROOT.glob("back-matter/*.ipynb")])
 LONGEST_OPEN_CELL, LONGEST_FOLDED_CELL = 32, 64
 LABEL = re.compile(r"(def|lem|prop|thm|cor|ex|rem)(-[a-z0-9]+)+")
+_DECIMAL = re.compile(r"(?<![\w.])\d*\.\d+(?![\w.]|-\d)")
+# Roles, code and addresses of links: what stands there is no number of the text.
+_NOT_PROSE = re.compile(r"\{[\w:]+\}`[^`]*`|`[^`]*`|\]\([^)]*\)")
+# Decimal numbers of the prose that are not results of the book, by notebook.
+EXPLAINED = {"k3-control-variates.ipynb": {"8.9": "the section of a cited book"}}
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 _LOCAL_PATH = re.compile(r"(/home/|/root/|/tmp/|/Users/|[A-Z]:\\\\)")
 
@@ -62,6 +68,27 @@ def _output_faults(output: dict[str, Any]) -> list[str]:
     if "image/png" in data:
         faults.append("a PNG, which nbval does not compare; use figures.show")
     return faults
+
+
+def number_faults(path: Path, explained: Collection[str] = ()) -> list[str]:
+    """Return decimal numbers of the prose that no cell's source and no stored output holds."""
+    prose, computed = [], set()
+    for number, cell in enumerate(statements.cells(path)):
+        if cell["cell_type"] == "markdown":
+            prose.append((number, _NOT_PROSE.sub(" ", cell["source"])))
+            continue
+        texts = [cell["source"]]
+        for output in cell["outputs"]:
+            texts += output.get("text", []), output.get("data", {}).get("text/plain", [])
+        for text in texts:
+            found = re.findall(r"(?<![\w.])\d*\.\d+", "".join(text))
+            computed.update(value.lstrip("0") for value in found)
+    return [
+        f"{path.name}, cell {number}: {match[0]} stands in no cell and no output of the chapter"
+        for number, text in prose
+        for match in _DECIMAL.finditer(text)
+        if match[0].lstrip("0") not in computed and match[0] not in explained
+    ]
 
 
 def toc_faults(toc: Path, notebooks: list[Path]) -> list[str]:

@@ -22,6 +22,17 @@ def test_every_statement_is_proved_and_checked(path):
 
 
 @by_notebook
+def test_every_number_of_the_prose_is_in_a_cell(path):
+    assert rules.number_faults(path, rules.EXPLAINED.get(path.name, ())) == []
+
+
+def test_every_explained_number_is_still_there():
+    for name, numbers in rules.EXPLAINED.items():
+        (path,) = (path for path in rules.NOTEBOOKS if path.name == name)
+        assert len(rules.number_faults(path)) == len(numbers)
+
+
+@by_notebook
 def test_every_claim_can_fail(path):
     survivors, count = rules.claims_that_cannot_fail(path)
     assert survivors == []

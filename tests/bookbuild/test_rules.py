@@ -136,6 +136,24 @@ def test_a_check_without_claims_is_found(copy):
     assert any("no claim" in fault for fault in rules.statement_faults(store()))
 
 
+@pytest.mark.parametrize(
+    ("prose", "found"),
+    [
+        ("It is $0.0123$.", ["0.0123"]),
+        ("between .0123 and $4.567\\cdot10^{8}$", [".0123", "4.567"]),
+        ("as in {prf:ref}`thm-0.0123`, version 1.2.3, `x = 0.0123` and [a link](page-0.0123)", []),
+        ("Memory is $0.608$ GB.", []),  # which a cell prints
+    ],
+)
+def test_a_number_that_no_cell_knows_is_found(copy, prose, found):
+    cells, store = copy
+    assert rules.number_faults(store()) == []
+    cells.append({"cell_type": "markdown", "metadata": {}, "source": prose})
+    faults = rules.number_faults(store())
+    assert [fault.split(": ")[1].split(" ")[0] for fault in faults] == found
+    assert rules.number_faults(store(), explained=found) == []
+
+
 def test_a_doubled_label_is_found(copy):
     _, store = copy
     assert "thm-chain-rule is in" in " ".join(rules.label_faults([SHORT, store()]))
