@@ -72,7 +72,8 @@ def _output_faults(output: dict[str, Any]) -> list[str]:
 
 def number_faults(path: Path, explained: Collection[str] = ()) -> list[str]:
     """Return decimal numbers of the prose that no cell's source and no stored output holds."""
-    prose, computed = [], set()
+    prose: list[tuple[int, str]] = []
+    computed: set[str] = set()
     for number, cell in enumerate(statements.cells(path)):
         if cell["cell_type"] == "markdown":
             prose.append((number, _NOT_PROSE.sub(" ", cell["source"])))
