@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import klapprox as kl
+from klapprox import estimators
 
 PROFILE = settings(deadline=None, derandomize=True)
 EXACT = {
@@ -21,16 +22,16 @@ EXACT = {
 BITS = 1300  # exp(x) - 1 - x loses 2 log2(1/x) bits, about 1000 at x = 1e-150
 ULPS = {np.float64: 3, np.float32: 1, np.float16: 1}
 
+OTHERS = {
+    "k_lambda": lambda x: kl.k_lambda(x, 0.5),
+    "k_lambda at 0": lambda x: kl.k_lambda(x, 0),
+    "k_alpha": lambda x: kl.k_alpha(x, -1),
+    "k_f": lambda x: kl.k_f(x, lambda r: 1 / r, -1.0),
+}
 of_log_r = pytest.mark.parametrize(
     "function",
-    [
-        *EXACT,
-        lambda x: kl.k_lambda(x, 0.5),
-        lambda x: kl.k_lambda(x, 0),
-        lambda x: kl.k_alpha(x, -1),
-        lambda x: kl.k_f(x, lambda r: 1 / r, -1.0),
-    ],
-    ids=["k1", "k2", "k3", "k3_forward", "k_lambda", "k_lambda at 0", "k_alpha", "k_f"],
+    [*EXACT, *OTHERS.values()],
+    ids=[*(function.__name__ for function in EXACT), *OTHERS],
 )
 with_exact = pytest.mark.parametrize("function", EXACT, ids=lambda function: function.__name__)
 nonnegative = pytest.mark.parametrize("function", [kl.k2, kl.k3, kl.k3_forward])
@@ -496,3 +497,17 @@ def test_arrays_of_two_libraries_do_not_mix():
         kl.log_ratio(OtherArray([-1.0]), np.array([-1.0]))
     with pytest.raises(TypeError, match=r"^log_q is an array of .*numpy and log_p of other"):
         kl.log_ratio(np.array([-1.0]), OtherArray([-1.0]))
+
+
+@pytest.mark.parametrize("name", estimators.ESTIMATORS)
+def test_the_table_has_the_derivatives(name):
+    entry = estimators.ESTIMATORS[name]
+    x = np.array([-3.0, -0.4, 0.0, 0.3, 2.0])
+    with mpmath.workdps(50):
+        wanted = [float(mpmath.diff(EXACT[entry.value], mpmath.mpf(v))) for v in x.tolist()]
+    np.testing.assert_allclose(entry.derivative(x), wanted, rtol=1e-14, atol=1e-15)
+
+
+def test_an_unknown_estimator_is_named_with_those_that_there_are():
+    with pytest.raises(ValueError, match=r"estimator is 'k4'; choose one of k1, k2, k3\."):
+        estimators.named("k4")

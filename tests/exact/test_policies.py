@@ -11,7 +11,7 @@ from klapprox import estimators
 from klapprox.exact import policies
 from klapprox.exact.policies import TablePolicy, expected_gradient, softmax
 
-FUNCTIONS = {"k1": estimators.k1, "k2": estimators.k2, "k3": estimators.k3}
+FUNCTIONS = {name: entry.value for name, entry in estimators.ESTIMATORS.items()}
 
 
 def logits(*shape):
