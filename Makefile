@@ -9,8 +9,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_ARRAYS := $(VENV)/.ready-arrays
 SITE := _build/html
-PAGES := $(wildcard *.md chapters/*.ipynb back-matter/*.md back-matter/*.ipynb)
-SOURCES := $(PAGES) _config.yml _toc.yml references.bib $(wildcard _static/* extensions/*.py src/klapprox/*.py)
 NOTEBOOKS := $(wildcard chapters/*.ipynb back-matter/*.ipynb)
 CHAPTER ?= k1
 PORT ?= 8000
@@ -20,7 +18,6 @@ export MPLBACKEND := agg
 export PYTHONHASHSEED := 0
 # Matplotlib's list of fonts goes with the environment: another one's may name files that are gone.
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
-export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .PHONY: help
 help: ## list the targets

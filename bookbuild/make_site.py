@@ -28,7 +28,8 @@ SOURCES = [
     *("*.md", "*.ipynb", "*.yml", "*.bib", "requirements.lock"),
     *(f"{folder}/**/*" for folder in ("_static", "back-matter", "chapters", "extensions", "src")),
 ]
-BUILD = ["-m", "jupyter_book", "build", ".", "-q", "-n", "-W", "--keep-going", "--path-output"]
+JUPYTER_BOOK = str(Path(sys.executable).with_name("jupyter-book"))
+BUILD = [JUPYTER_BOOK, "build", ".", "-q", "-n", "-W", "--keep-going", "--path-output"]
 
 
 class BuildError(Exception):
@@ -127,15 +128,14 @@ def hidden(path: Path, root: Path) -> bool:
 
 def run(command: list[str], root: Path, new: Path) -> None:
     """Run Python in a process group of its own; if it fails, show what it said and raise."""
-    environment = os.environ | {"PYTHONWARNINGS": "default::SyntaxWarning"}
     with tempfile.TemporaryFile(dir=new) as output:
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=root,
-            env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            env=os.environ | {"NO_COLOR": "1"},
+            stdout=subprocess.DEVNULL,  # only where the pages are made, which is not where they end
+            stderr=output,
             close_fds=False,
             start_new_session=True,
         )
@@ -154,7 +154,7 @@ def run(command: list[str], root: Path, new: Path) -> None:
 
 def told(said: str) -> str:
     """Return what Sphinx said, without Jupyter Book's own traceback, which says nothing more."""
-    before, traceback, behind = said.partition("Traceback (most recent call last):")
+    before, _, behind = said.partition("Traceback (most recent call last):")
     return before.rstrip() if "Look above for the cause" in behind else said.rstrip()
 
 

@@ -110,6 +110,7 @@ def run(command, step, target):
         for line in process.stderr:
             said.append(line.decode("utf-8", "replace"))
             sys.stderr.write(said[-1])
+        process.stderr.close()
         if process.wait() == 0:
             return None
         if log:
