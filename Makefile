@@ -7,9 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_ARRAYS := $(VENV)/.ready-arrays
 SITE := _build/html
-PAGES := $(wildcard *.md chapters/*.ipynb back-matter/*.md back-matter/*.ipynb)
-SOURCES := $(PAGES) _config.yml _toc.yml references.bib $(wildcard _static/* bookbuild/*.py src/klapprox/*.py)
 NOTEBOOKS := $(wildcard chapters/*.ipynb back-matter/*.ipynb)
 CHAPTER ?= k1
 PORT ?= 8000
@@ -19,7 +18,6 @@ export MPLBACKEND := agg
 export PYTHONHASHSEED := 0
 # Matplotlib's list of fonts goes with the environment: another one's may name files that are gone.
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
-export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .PHONY: help
 help: ## list the targets
@@ -29,23 +27,17 @@ help: ## list the targets
 $(READY): requirements.lock pyproject.toml tools/bootstrap.py
 	@command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)' here. Install Python 3.11 or newer, or name yours: make PYTHON=python3.12 book" >&2; exit 1; }
 	@$(PYTHON) tools/bootstrap.py $(VENV)
-	@touch $@
+
+# PyTorch, JAX and Dask go into the same environment; the other targets do the same with and without them.
+$(READY_ARRAYS): $(READY) requirements-arrays.lock requirements-torch.txt
+	@$(PYTHON) tools/bootstrap.py $(VENV) arrays
 
 .PHONY: install
 install: $(READY) ## create the environment in .venv (the other targets do it when needed)
 
 .PHONY: book
-book: _build/.book ## build the site and print the path of its first page
-	@echo "The book is ready: $(CURDIR)/$(SITE)/index.html"
-
-# Sphinx does not see that an extension or a style of ours has changed: then all pages are made anew.
-_build/.fresh: $(wildcard bookbuild/*.py _static/*) requirements.lock
-	@rm -rf $(SITE) _build/.doctrees
-	@mkdir -p _build && touch $@
-
-_build/.book: $(READY) _build/.fresh $(SOURCES)
-	@$(BIN)/jupyter-book build . -q -n -W --keep-going
-	@touch $@
+book: $(READY) ## build the site, if anything has changed, and print the path of its first page
+	@$(BIN)/python bookbuild/make_site.py
 
 .PHONY: test
 test: $(READY) ## run all tests: the package, the guards of the book, every notebook against a fresh run
@@ -56,20 +48,12 @@ test-unit: $(READY) ## only the package and the guards, with branch coverage
 	@$(BIN)/pytest --quiet --cov --cov-branch tests src
 
 .PHONY: test-site
-test-site: _build/.book ## open every page of the built site in headless Chromium
+test-site: book ## open every page of the built site in headless Chromium
 	@$(BIN)/pytest --quiet -n 2 tests/site --site $(SITE)
 
-# On top of .venv: what that one has is not installed again, but found through a .pth file.
-.venv-arrays/.ready: $(READY) requirements-arrays.txt
-	@echo "Creating the environment with PyTorch, JAX and Dask in .venv-arrays (once; a few minutes)."
-	@rm -rf .venv-arrays && $(BIN)/python -m venv .venv-arrays
-	@cd .venv-arrays/lib/python*/site-packages && echo "import site; site.addsitedir('$(CURDIR)/$(VENV)/$${PWD#*/.venv-arrays/}')" > base.pth
-	@.venv-arrays/bin/python -m pip install --disable-pip-version-check --quiet -r requirements-arrays.txt
-	@touch $@
-
 .PHONY: test-arrays
-test-arrays: .venv-arrays/.ready ## the estimators and losses with PyTorch, JAX and Dask, gradients included
-	@.venv-arrays/bin/python -m pytest --quiet tests/arrays
+test-arrays: $(READY_ARRAYS) ## the estimators and losses with PyTorch, JAX and Dask, gradients included
+	@$(BIN)/pytest --quiet tests/arrays
 
 .PHONY: chapter
 chapter: $(READY) ## re-execute, test and build one chapter: make chapter CHAPTER=k1
@@ -91,8 +75,7 @@ serve: book ## serve the site on http://localhost:8000 (PORT=... for another)
 
 .PHONY: bench
 bench: $(READY) ## time, memory and accuracy as ratios in one run (SIZES="10000 1000000"; needs 8 GB for 1e8)
-	@if [ -x .venv-arrays/bin/python ]; then p=.venv-arrays/bin/python; else p=$(BIN)/python; fi; \
-	  $$p -W ignore benchmarks/bench.py $(if $(SIZES),--sizes $(SIZES))
+	@$(BIN)/python -W ignore benchmarks/bench.py $(if $(SIZES),--sizes $(SIZES))
 
 .PHONY: lint
 lint: $(READY) ## ruff on code and notebooks, strict types, spelling
@@ -107,17 +90,21 @@ format: $(READY) ## let ruff mend what it can in code and notebooks
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# Nothing younger than a week: what a release breaks, or smuggles in, has mostly been found by then.
+LOCK := $(BIN)/uv pip compile --quiet --universal --no-strip-extras --generate-hashes --upgrade \
+  --exclude-newer "7 days" --fork-strategy fewest --python-version 3.11 --no-header \
+  --no-emit-index-url --no-emit-find-links
+
 .PHONY: lock
-lock: $(READY) ## renew requirements.lock: newest releases that pyproject.toml admits
-	@$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --fork-strategy fewest \
-	  --python-version 3.11 --all-extras --no-header --no-emit-index-url --no-emit-find-links \
-	  --output-file requirements.lock pyproject.toml
+lock: $(READY) ## renew both locks: newest releases that pyproject.toml admits and that are a week old
+	@$(LOCK) --all-extras --output-file requirements.lock pyproject.toml
+	@$(LOCK) --constraints requirements.lock --output-file requirements-arrays.lock requirements-arrays.in
 
 .PHONY: clean
 clean: ## delete what the build made; keep the environment
 	@rm -rf _build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
-	@find . -path './.venv*' -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 .PHONY: distclean
-distclean: clean ## delete the environments too
-	@rm -rf $(VENV) .venv-arrays
+distclean: clean ## delete the environment too
+	@rm -rf $(VENV)

@@ -1,12 +1,14 @@
-"""Re-execute notebooks and store them in one normal form: ``python tools/notebooks.py FILES``.
+"""Re-execute notebooks and store them in one normal form: ``python bookbuild/notebooks.py FILES``.
 
 The normal form leaves in a diff only what a reader would see changed: cell ids derived from the
 source, no timings, no versions of the machine, joined output streams. ``--prose`` prints the text
-cells instead, for the spelling check.
+cells instead, for the spelling check; ``--check`` only says which files cannot be read.
 """
 
 import argparse
 import hashlib
+import json
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,9 +16,29 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 KEPT_IN_CELLS = {"mystnb", "tags"}
+LIMIT = 300  # seconds a cell; the slowest of the book takes some 10
+
+
+class NotebookError(Exception):
+    """A notebook that cannot be read or run; the message names it and says what to do."""
+
+
+def read(path: Path) -> Any:
+    """Return the notebook, or say which file is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not isinstance(json.loads(text)["cells"], list):
+            raise TypeError
+        return nbformat.reads(text, as_version=4)
+    except (OSError, ValueError, TypeError, KeyError, nbformat.ValidationError) as error:
+        raise NotebookError(
+            f"{path} is not a whole notebook ({type(error).__name__}: {error}). "
+            f"Get the stored one back: git checkout -- {path}"
+        ) from error
 
 
 def normalised(notebook: Any) -> Any:
@@ -54,21 +76,39 @@ def _joined(outputs: list[Any]) -> list[Any]:
     return joined
 
 
-def execute(path: Path) -> str:
+def execute(path: Path, limit: float = LIMIT) -> str:
     """Re-execute one notebook in place and return its path."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     # As in the tests, a notebook runs in its own folder, in a kernel of its own.
     client = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+        notebook,
+        timeout=limit,
+        kernel_name="python3",
+        resources={"metadata": {"path": path.parent}},
     )
-    client.execute()
-    nbformat.write(normalised(notebook), path)
+    try:
+        client.execute()
+    except CellTimeoutError as error:
+        sentence = f"{path}: a cell did not end within {limit:g} s. {error}"
+        raise NotebookError(sentence) from error
+    except DeadKernelError as error:
+        sentence = (
+            f"{path}: its kernel died (memory? os._exit? a crash in a library?). Run the cells "
+            "one by one: make lab"
+        )
+        raise NotebookError(sentence) from error
+    except CellExecutionError as error:
+        raise NotebookError(f"{path}: a cell failed.\n{error}") from error
+    # Whole or not at all, should this be interrupted.
+    written = path.with_name(f".{path.name}.new")
+    nbformat.write(normalised(notebook), written)
+    os.replace(written, path)
     return str(path)
 
 
 def prose(path: Path) -> str:
     """Return the text cells of one notebook."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
 
 
@@ -77,14 +117,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--prose", action="store_true", help="print the text cells and do nothing")
+    parser.add_argument("--check", action="store_true", help="only say which cannot be read")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds a cell (%(default)s)")
     arguments = parser.parse_args()
-    if arguments.prose:
-        print("\n\n".join(prose(path) for path in arguments.files))
-        return 0
+    try:
+        if arguments.prose:
+            print("\n\n".join(prose(path) for path in arguments.files))
+            return 0
+        if arguments.check:
+            for path in arguments.files:
+                read(path)
+            return 0
+    except NotebookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    failed = False
     with ProcessPoolExecutor(max_workers=2) as pool:
-        for done in pool.map(execute, arguments.files):
-            print(f"executed {done}", flush=True)
-    return 0
+        for task in [pool.submit(execute, path, arguments.limit) for path in arguments.files]:
+            try:
+                print(f"executed {task.result()}", flush=True)
+            except NotebookError as error:
+                print(error, file=sys.stderr, flush=True)
+                failed = True
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from klapprox.control_variates import cross_fitted, leave_one_out, regression, several
@@ -43,7 +43,6 @@ def mean_over_all_samples(function, size):
     )
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(-12, 12), min_size=3, max_size=12))
 def test_leave_one_out_is_the_naive_loop(quarters):
     log_r = np.array(quarters) / 4

@@ -6,13 +6,12 @@ from types import ModuleType
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import klapprox as kl
 from klapprox import estimators
 
-PROFILE = settings(deadline=None, derandomize=True)
 EXACT = {
     kl.k1: lambda x: -x,
     kl.k2: lambda x: x**2 / 2,
@@ -75,7 +74,6 @@ def test_float64_is_within_3_ulp(function):
 
 
 @with_exact
-@PROFILE
 @given(x=st.floats(-700, 700))
 def test_any_float64_is_within_3_ulp(function, x):
     assert ulp_errors(function, np.array([x])).max() <= 3
@@ -245,7 +243,6 @@ def test_k_alpha_at_2_is_half_a_square():
     np.testing.assert_allclose(kl.k_alpha(x, 2.0), np.expm1(x) ** 2 / 2, rtol=1e-13)
 
 
-@PROFILE
 @given(x=st.floats(-30, 30), alpha=st.floats(-3, 4))
 def test_exchanging_the_laws_mirrors_the_family(x, alpha):
     forth, back = kl.k_alpha(x, alpha), kl.k_alpha(-x, 1 - alpha)
@@ -279,7 +276,6 @@ def test_k_f_needs_a_function_with_limits():
 laws = st.lists(st.tuples(st.integers(1, 1000), st.integers(1, 1000)), min_size=1, max_size=6)
 
 
-@PROFILE
 @given(weights=laws, lam=st.floats(-3, 3), alpha=st.floats(-2, 3))
 def test_means_under_q_are_the_divergences(weights, lam, alpha):
     q, p = (np.array(column) / sum(column) for column in zip(*weights, strict=True))
@@ -299,7 +295,6 @@ def test_means_under_q_are_the_divergences(weights, lam, alpha):
         assert mean == pytest.approx(divergence, rel=1e-9, abs=1e-12)
 
 
-@PROFILE
 @given(weights=laws, data=st.data())
 def test_relabelling_the_points_changes_nothing(weights, data):
     q, p = (np.array(column) / sum(column) for column in zip(*weights, strict=True))
@@ -311,7 +306,6 @@ def test_relabelling_the_points_changes_nothing(weights, data):
         assert math.fsum((q * value)[order]) == math.fsum(q * value)
 
 
-@PROFILE
 @given(x=st.floats(-700, 700), y=st.floats(-700, 700))
 def test_the_sign_of_the_log_ratio_orders_k2_and_k3_and_size_orders_the_values(x, y):
     if abs(x) > 1e-10:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prints the path of a Chromium for tests/site; root on a Debian-like system gets Debian's if there is none.
+# Prints the path of a Chromium for tests/site. With --install, root on a Debian-like system gets Debian's if
+# there is none; without, nothing is ever installed.
 set -euo pipefail
 
 find_browser() {
@@ -12,7 +13,7 @@ find_browser() {
 
 find_browser && exit
 
-if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+if [[ ${1-} == --install ]]; then
   # Only the path goes to standard output; what apt-get complains about stays on standard error.
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq >/dev/null
@@ -20,5 +21,6 @@ if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
   find_browser && exit
 fi
 
-echo "No Chromium found: install your system's chromium (or google-chrome) and have it in PATH." >&2
+echo "There is no Chromium in PATH. On Debian or Ubuntu, as root: apt-get install chromium (which is what" >&2
+echo "'bash tools/chromium.sh --install' does). Elsewhere install your system's chromium or google-chrome." >&2
 exit 1

@@ -8,7 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from conftest import DASK, JAX, TORCH, compiling
+from libraries import DASK, JAX, TORCH, compiling
 from test_estimators import BITS, EXACT, grid
 
 import klapprox as kl

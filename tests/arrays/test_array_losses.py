@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from conftest import DASK, JAX, TORCH, compiling
+from libraries import DASK, JAX, TORCH, compiling
 from sequence_tree import END, LENGTH, TOKENS, gather, log_softmax, logits, sequences
 
 import klapprox as kl

@@ -6,7 +6,7 @@ The chapter on policy gradients proves it with SymPy, and tests/test_policies.py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import klapprox as kl
@@ -48,7 +48,6 @@ def test_the_table_has_every_estimator_in_every_placement():
 
 @pytest.mark.parametrize("off_policy", [False, True], ids=["on-policy", "off-policy"])
 @pytest.mark.parametrize(("estimator", "placement"), list(COEFFICIENTS))
-@settings(deadline=None, derandomize=True)
 @given(rows=logits)
 def test_autograd_agrees_with_the_table(estimator, placement, off_policy, rows):
     z, z_ref, z_old = np.array(rows).T
@@ -65,7 +64,6 @@ def test_autograd_agrees_with_the_table(estimator, placement, off_policy, rows):
     assert np.max(np.abs(found - wanted)) <= 1e-13 * size
 
 
-@settings(deadline=None, derandomize=True)
 @given(rows=logits)
 def test_the_kl_loss_of_one_token_has_the_gradient_of_a_weighted_k3(rows):
     z, z_ref, z_old = np.array(rows).T
