@@ -181,8 +181,9 @@ def _about_the_scores(interval: tuple[float, float], diagnostics: Diagnostics) -
     elif z is not None and abs(z) > 4:
         yield (
             f"The mean of r is {diagnostics.mean_ratio:.4g}, {z:+.1f} standard errors from 1. "
-            "Either log_q does not score the law that was sampled (temperature, truncated "
-            "sampling, padding, swapped arguments), or r has a heavy tail."
+            "Either log_q does not score the law that was sampled (temperature, padding, swapped "
+            "arguments), or p gives mass to what q cannot draw (truncated sampling), or r has a "
+            "heavy tail."
         )
     if z is None and diagnostics.mean_ratio != 1:
         yield (
