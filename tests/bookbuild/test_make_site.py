@@ -84,6 +84,13 @@ def start(book, *, arguments=None, limit=None, **environment):
     hooks = book.parent / "hooks"
     hooks.mkdir(exist_ok=True)
     (hooks / "sitecustomize.py").write_text(FAULTS)
+
+    def prepare():
+        # A shell starts background jobs with SIGINT ignored, and children inherit that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if limit:
+            limit()
+
     fixed = {"PYTHONPATH": str(hooks), "PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1767225600"}
     return subprocess.Popen(
         arguments or [sys.executable, str(SCRIPT), str(book)],
@@ -91,7 +98,7 @@ def start(book, *, arguments=None, limit=None, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=limit,
+        preexec_fn=prepare,
     )
 
 
