@@ -13,6 +13,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -133,7 +134,6 @@ def run(command: list[str], root: Path, new: Path) -> None:
             [sys.executable, *command],
             cwd=root,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"NO_COLOR": "1"},
             stdout=subprocess.DEVNULL,  # only where the pages are made, which is not where they end
             stderr=output,
             close_fds=False,
@@ -146,7 +146,7 @@ def run(command: list[str], root: Path, new: Path) -> None:
             process.wait()
             raise
         output.seek(0)
-        said = output.read().decode(errors="replace")
+        said = re.sub(r"\x1b\[[0-9;]*m", "", output.read().decode(errors="replace"))  # no colours
     if code:
         print(told(said), file=sys.stderr)
         raise BuildError(said_by_system(said, new) or "The build failed; the lines above say why.")
