@@ -13,6 +13,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -128,12 +129,11 @@ def hidden(path: Path, root: Path) -> bool:
 
 def run(command: list[str], root: Path, new: Path) -> None:
     """Run Python in a process group of its own; if it fails, show what it said and raise."""
-    with tempfile.TemporaryFile(dir=new) as output:
+    with tempfile.TemporaryFile() as output:  # not on the disk that may be full
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=root,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"NO_COLOR": "1"},
             stdout=subprocess.DEVNULL,  # only where the pages are made, which is not where they end
             stderr=output,
             close_fds=False,
@@ -146,10 +146,12 @@ def run(command: list[str], root: Path, new: Path) -> None:
             process.wait()
             raise
         output.seek(0)
-        said = output.read().decode(errors="replace")
+        said = re.sub(r"\x1b\[[0-9;]*m", "", output.read().decode(errors="replace"))  # no colours
     if code:
         print(told(said), file=sys.stderr)
-        raise BuildError(said_by_system(said, new) or "The build failed; the lines above say why.")
+        raise BuildError(
+            said_by_system(said, new.parent) or "The build failed; the lines above say why."
+        )
 
 
 def told(said: str) -> str:
@@ -165,7 +167,10 @@ def said_by_system(said: str, folder: Path) -> str | None:
         return any(f"[Errno {code}]" in said or os.strerror(code) in said for code in codes)
 
     if any_of(errno.ENOSPC, errno.EDQUOT):
-        return f"No space is left on the disk of {folder}: free 200 MB and run the command again."
+        return (
+            f"No space is left on the disk of {folder} or of the temporary folder (TMPDIR). "
+            "Free 200 MB and run the command again."
+        )
     if any_of(errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{folder} cannot be written: it is read-only, or belongs to someone else."
     return None
