@@ -10,7 +10,7 @@ CONTROLS = np.column_stack([np.expm1(LOG_R), np.expm1(2 * LOG_R)])
 MORE_ARGUMENTS = {"several": (CONTROLS,)}
 
 
-@pytest.mark.parametrize("name", control_variates.__all__)
+@pytest.mark.parametrize("name", ["regression", "leave_one_out", "cross_fitted", "several"])
 def test_the_estimate_is_that_of_numpy(library, name):
     estimate = getattr(control_variates, name)
     dtype = "float64" if library.has_float64 else "float32"

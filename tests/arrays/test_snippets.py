@@ -85,13 +85,14 @@ def run(code, *, first=False, **more):
     """Execute a snippet; return its names, and the logits to differentiate in."""
     z = (LOG_OLD if first else MOVED).clone().requires_grad_()
     log_pi = torch.log_softmax(z, dim=1)
-    given = torch.tensor(-1.5, dtype=torch.float64)
+    # What is masked may be anything finite, and its exponentials overflow.
+    given, high, low = torch.tensor([-1.5, 900.0, -900.0], dtype=torch.float64)
     logp = laid_out(log_pi, z[0, 0] - 2)  # what is masked has a gradient of its own
     names = {
         "torch": torch,
         "logp": logp,
-        "logp_ref": laid_out(LOG_REF, given),
-        "logp_old": logp.detach() if first else laid_out(LOG_OLD, given),
+        "logp_ref": laid_out(LOG_REF, high),
+        "logp_old": logp.detach() if first else laid_out(LOG_OLD, low),
         "mask": laid_out(torch.ones_like(z), 0 * given).detach(),
         "reward": laid_out(GAINS, 0 * given),
         "adv": laid_out(GAINS, given),
@@ -218,7 +219,8 @@ def test_the_value_to_log_in_the_first_inner_step():
 
 
 def of_each_token(names):
-    w, x = (names["logp"] - names["logp_old"]).exp(), names["logp_ref"] - names["logp"]
+    w = (names["mask"] * (names["logp"] - names["logp_old"])).exp()
+    x = names["mask"] * (names["logp_ref"] - names["logp"])
     return w * (torch.expm1(x) - x)
 
 
@@ -257,7 +259,7 @@ WRONG = [
     ("Loss, token by token", "logp_ref - logp", "logp - logp_ref"),
     ("Loss, token by token", "torch.expm1(x) - x", "-x.detach() / 2"),
     ("Loss, token by token", ".sum(1).mean()", ".mean()"),
-    ("Loss, token by token", "(mask * w", "(w"),
+    ("Loss, token by token", "mask * (logp - logp_old)", "(logp - logp_old)"),
     ("Loss, whole responses", ".cumsum(1)", ""),
     ("Loss, whole responses", "mask * (logp", "(logp"),
     ("Loss, whole responses", "W * (", "W.detach() * ("),
