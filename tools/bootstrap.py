@@ -92,7 +92,8 @@ def what_failed(said, step, target):
         return NO_NETWORK
     missing = re.search(r"No matching distribution found for ([^\s;(]+)", said)
     if missing:
-        return MISSING % ((missing.group(1),) + tuple(sys.version_info[:2]))
+        wanted = re.sub(r"\[.*\]", "", missing.group(1))  # pip 23 names the extra, pip 24 does not
+        return MISSING % ((wanted,) + tuple(sys.version_info[:2]))
     return OTHER % step
 
 
