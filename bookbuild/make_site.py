@@ -104,7 +104,7 @@ def make(root: Path, build: Path) -> None:
 def digest(root: Path) -> str:
     """Return a digest of the names and contents of all sources."""
     found = {path for pattern in SOURCES for path in root.glob(pattern) if path.is_file()}
-    whole = hashlib.sha256(HERE.read_bytes())
+    whole = hashlib.sha256(HERE.read_bytes() + os.environ.get("BOOK_URL", "").encode())
     for path in sorted(found):
         if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
             whole.update(hashlib.sha256(path.read_bytes()).digest())

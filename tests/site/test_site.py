@@ -6,17 +6,24 @@ fault each in a small page and want the check to find it.
 
 import dataclasses
 import functools
+import gzip
 import html.parser
 import itertools
 import urllib.parse
+from urllib.parse import unquote
 
 import pytest
 
 WIDTHS = {1280: 800, 390: 844}  # width: height
+NARROW = (360, 390, 768, 1280)  # every formula fits at these widths
 SHEET = {"width": 717, "height": 1046}  # A4 with the margins that Chromium gives it, in pixels
 COMBINATIONS = list(itertools.product(["http", "file"], WIDTHS, ["light", "dark"]))
 # Pages that Sphinx makes without a source: nobody can give them a description.
-GENERATED = {"prf-prf.html", "search.html"}
+GENERATED = {"404.html", "search.html"}
+# Before a page may be used, in bytes as they are sent (gzip) and in requests: the budget.
+BYTES, REQUESTS = 250_000, 12
+# Displays that scroll at some width, each with its reason. None is needed for a conclusion.
+MAY_SCROLL: dict[str, str] = {}
 
 # --- Opening a page ------------------------------------------------------------------------------
 
@@ -38,9 +45,9 @@ class Visit:
         on("console", lambda m: problem(f"console: {m.text}") if m.type == "error" else None)
 
     def open(self, url):
-        """Go to the page and wait until its formulas are set."""
+        """Go to the page and wait for its fonts."""
         self.page.goto(url)
-        self.page.evaluate("window.MathJax?.startup?.promise?.then(() => null)")
+        self.page.evaluate("document.fonts.ready.then(() => null)")
         return self
 
 
@@ -92,9 +99,9 @@ def check_problems(visit):
 
 
 def check_formulas(page):
-    """No MathJax error, and no TeX that MathJax did not set."""
-    errors = page.eval_on_selector_all("mjx-merror", "all => all.map(e => e.outerHTML)")
-    assert not errors, f"MathJax errors: {errors}"
+    """No formula with an error, and no TeX that was not set."""
+    errors = page.eval_on_selector_all("merror", "all => all.map(e => e.outerHTML)")
+    assert not errors, f"errors in formulas: {errors}"
     raw = page.evaluate(
         r"""root => {
       const raw = [];
@@ -102,7 +109,7 @@ def check_formulas(page):
       while (walker.nextNode()) {
         const text = walker.currentNode.data, parent = walker.currentNode.parentElement;
         if (/\$\$|\\[()[\]]|\\[a-zA-Z]{2}/.test(text)
-            && !parent.closest('pre, code, script, style, mjx-container')) raw.push(text.trim());
+            && !parent.closest('pre, code, script, style, math')) raw.push(text.trim());
       }
       return raw;
     }""",
@@ -118,11 +125,8 @@ def check_page_width(page):
 
 
 def check_scheme(page, scheme):
-    """The colour scheme is applied: the theme's attribute and the background itself."""
-    theme, colour = page.evaluate(
-        "[document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]"
-    )
-    assert theme == scheme, f"data-theme is {theme}, wanted {scheme}"
+    """The colour scheme is applied: the background itself."""
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     # rgb(...) or rgba(...); a transparent body shows the browser's canvas, which counts as a fault.
     red, green, blue, *alpha = (float(x) for x in colour[colour.index("(") + 1 : -1].split(","))
     assert alpha in ([], [1.0]), f"the background is transparent: {colour}"
@@ -175,14 +179,14 @@ def check_column(page):
           if (scrolls(p) && fits(p)) return true;
         return false;
       };
-      const wanted = 'pre, table, .math, mjx-container, img, svg, p, li, h1, h2, h3, div, code';
+      const wanted = 'pre, table, .formula, math, img, svg, p, li, h1, h2, h3, div, code';
       for (const e of root.querySelectorAll(wanted)) {
-        if (e.parentElement.closest('mjx-container, svg') || !e.checkVisibility()) continue;
+        if (e.parentElement.closest('math, svg') || !e.checkVisibility()) continue;
         const r = e.getBoundingClientRect(), name = e.outerHTML.slice(0, 120);
         const where = `from ${Math.round(r.left)} to ${Math.round(r.right)} px`;
         if (!fits(e) && !reachable(e))
           faults.push(`${name} ${where}, the column from ${left + 1} to ${right - 1} px`);
-        else if (e.matches('pre, table, .math') && e.scrollWidth > e.clientWidth + 1
+        else if (e.matches('pre, table, .formula') && e.scrollWidth > e.clientWidth + 1
                  && getComputedStyle(e).overflowX === 'hidden')
           faults.push(`${name} cuts off what does not fit`);
       }
@@ -200,7 +204,7 @@ def check_paper(page):
     cut = page.evaluate(
         """root => {
       const right = root.getBoundingClientRect().right + 1;
-      return [...root.querySelectorAll('pre, table, img, .math, mjx-container, .output')]
+      return [...root.querySelectorAll('pre, table, img, .formula, math, .output')]
         .filter(e => e.checkVisibility() && (e.getBoundingClientRect().right > right
                      || e.clientWidth && e.scrollWidth > e.clientWidth + 1))
         .map(e => `${e.outerHTML.slice(0, 120)} is ${e.scrollWidth} px in ${e.clientWidth} px`);
@@ -210,9 +214,34 @@ def check_paper(page):
     assert not cut, "\n".join(cut)
 
 
+def check_widths(page):
+    """Each formula fits its box, and no full stop begins a line."""
+    faults = page.evaluate(
+        """([root, may]) => {
+      const faults = [], near = e => e.closest('[id]')?.id;
+      for (const e of root.querySelectorAll('.formula'))
+        if (e.checkVisibility() && e.scrollWidth > e.clientWidth + 1 && !(near(e) in may))
+          faults.push(`${near(e)}: ${e.textContent.slice(0, 90)}, ${e.scrollWidth} px wide`);
+      const right = root.getBoundingClientRect().right + 1;
+      for (const e of root.querySelectorAll('span.math math')) {
+        const box = e.getBoundingClientRect();
+        if (box.right > right && !e.closest('.wide'))
+          faults.push(`${near(e)}: ${e.textContent.slice(0, 90)} ends at ${box.right} px`);
+      }
+      for (const span of root.querySelectorAll('span.math')) {
+        const next = span.nextSibling;
+        if (next?.nodeType !== Node.TEXT_NODE || !/^[.,;:)]/.test(next.data)) continue;
+        faults.push(`${near(span)}: "${next.data.slice(0, 20)}" may begin a line`);
+      }
+      return faults;
+    }""",
+        [content(page), MAY_SCROLL],
+    )
+    assert not faults, "\n".join(faults)
+
+
 def check_outline(page, described=True):
     """One visible h1, no skipped heading level, a language, a title and a description."""
-    # The theme has a second h1 for printing only, and hides it on the screen.
     levels = page.evaluate(
         """[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')]
            .filter(h => h.checkVisibility()).map(h => Number(h.tagName[1]))"""
@@ -240,28 +269,24 @@ def check_keyboard(page):
     }"""), "the focused link is not visibly focused"
 
 
-def check_search(page, word):
-    """Ctrl+K opens the search box, and a word of the book has results."""
+def search(page, words):
+    """Ask the search for some words, from the box on every page; return what it found, in order."""
     page.keyboard.press("Control+k")
-    page.keyboard.type(word)
+    page.keyboard.type(words)
     page.keyboard.press("Enter")
-    page.wait_for_url("**/search.html?*", timeout=5000)
-    # Results appear one by one; the summary is written when all are there.
-    page.wait_for_function(
-        "/finished|did not match/.test(document.querySelector('.search-summary')?.innerText)",
-        timeout=5000,
-    )
-    page.wait_for_load_state("networkidle")
-    assert page.locator("#search-results li a").count(), f"no result for {word}"
+    page.wait_for_url("**/search.html?*")
+    page.wait_for_function("document.getElementById('found').textContent.includes('“')")
+    return page.eval_on_selector_all("#results li", "all => all.map(e => e.innerText)")
+
+
+def check_search(page, words):
+    """Ctrl+K opens the search box, and words of the book have results."""
+    assert search(page, words), f"no result for {words}"
 
 
 def unfold(page):
     """Open what the reader may open: folded code and dropdown boxes."""
-    page.evaluate("""() => {
-      for (const e of document.querySelectorAll('details')) e.open = true;
-      for (const e of document.querySelectorAll('.toggle-hidden'))
-        e.classList.remove('toggle-hidden');
-    }""")
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
 
 
 # --- Checks of the files -------------------------------------------------------------------------
@@ -345,15 +370,45 @@ def test_page(visit, bases, page_path, served, width, scheme):
         pytest.fail("\n".join(faults), pytrace=False)
 
 
+@pytest.mark.parametrize("width", NARROW)
+def test_formulas_fit(browser, bases, page_path, width):
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    Visit(page).open(bases["file"] + page_path)
+    unfold(page)
+    try:
+        check_widths(page)
+    finally:
+        page.close()
+
+
+def test_weight(visit, bases, site, page_path):
+    opened = visit(bases["file"] + page_path)
+    files = [
+        site / unquote(url.removeprefix(bases["file"])).split("?")[0] for url in opened.requests
+    ]
+    sent = sum(len(gzip.compress(path.read_bytes())) for path in files)
+    assert len(files) <= REQUESTS, files
+    assert sent <= BYTES, f"{sent} bytes"
+
+
+def test_readable_without_scripts(browser, bases, page_path):
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(bases["file"] + page_path)
+    wide = page.locator("html").evaluate("e => e.scrollWidth")
+    context.close()
+    assert wide <= 390
+
+
 def test_paper(visit, bases, page_path):
     check_paper(visit(bases["file"] + page_path).page)
 
 
 def test_paper_is_light_in_a_dark_browser(visit, bases):
     page = visit(f"{bases['file']}index.html", scheme="dark").page
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
     check_scheme(page, "light")
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.emulate_media(media="screen")
     check_scheme(page, "dark")
 
 
@@ -365,6 +420,39 @@ def test_files(site, page_path):
 @pytest.mark.parametrize(("served", "width", "scheme"), COMBINATIONS)
 def test_keyboard(visit, bases, served, width, scheme):
     check_keyboard(visit(f"{bases[served]}index.html", width, scheme).page)
+
+
+# What readers ask, and the beginning of the result that should come first.
+ASKED = {
+    "Theorem 5.7": "Theorem 5.7",
+    "5.7": "Theorem 5.7",
+    "negative KL": "Why is my KL negative?",
+    "Why is my KL negative?": "Why is my KL negative?",
+    "which estimator": "Which of the three",
+    "GRPO loss": "What do I write into my GRPO",
+    "optimal lambda": "Theorem 5.7",
+    "estimate_kl": "klapprox.estimate_kl",
+    "kl_loss": "klapprox.kl_loss",
+    "nan gradient": "finite loss, nan gradient",
+    "jeffreys covariance": "Theorem 5.6",
+    "Pinsker": "Theorem 1",
+}
+
+
+@pytest.mark.parametrize(("words", "first"), ASKED.items())
+def test_what_the_search_finds_first(visit, bases, words, first):
+    found = search(visit(f"{bases['file']}index.html").page, words)
+    assert found[0].startswith(first), found[:4]
+    assert "\\" not in "".join(found), "results are plain text"
+
+
+def test_the_search_leads_to_the_place_and_marks_it(visit, bases):
+    page = visit(f"{bases['http']}index.html").page
+    search(page, "jeffreys covariance")
+    page.click("#results a")
+    page.wait_for_url("**/k3-control-variates.html*")
+    assert page.evaluate("location.hash") == "#thm-covariance-is-minus-jeffreys"
+    assert page.locator("article mark").count()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -395,12 +483,11 @@ PLANTED = [
     ("End.", '<script>console.error("no")</script>', "problems"),
     ("End.", '<script>throw Error("no")</script>', "problems"),
     ("End.", '<img alt="x" src="missing.png">', "problems"),
-    ("End.", "<mjx-merror>no</mjx-merror>", "formulas"),
+    ("End.", "<math><merror>no</merror></math>", "formulas"),
     ("End.", "$$x$$", "formulas"),
     ("End.", r"\(x\)", "formulas"),
     ("End.", r"\mathrm x", "formulas"),
     ("End.", '<div style="width: 2000px">-</div>', "page_width"),
-    ('data-theme="light"', 'data-theme="dark"', "scheme"),
     ("background: white", "background: black", "scheme"),
     ('alt="A dot"', "", "images"),
     ('alt="A dot"', 'alt=" "', "images"),
@@ -411,6 +498,9 @@ PLANTED = [
     ("overflow-x: auto", "overflow-x: auto; width: 400px", "column"),
     ("End.", '<table style="width: 400px"><td>-</table>', "column"),
     ("@media print", "@media speech", "paper"),
+    ("End.", '<div class="formula" style="width: 9px"><math><mi>wide</mi></math></div>', "widths"),
+    ("End.", '<span class="math"><math><mspace width="900px"/></math></span>', "widths"),
+    ("End.", '<span class="math"><math><mi>x</mi></math></span>.', "widths"),
     ("<h2>Two</h2>", "<h1>Two</h1>", "outline"),
     ("<h1>One</h1>", "", "outline"),
     ("<h2>Two</h2>", "<h3>Two</h3>", "outline"),

@@ -1,0 +1,39 @@
+"""The font of the formulas: STIX Two Math, as far as the pages use it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import ziamath
+from fontTools import subset
+from fontTools.ttLib import TTFont
+
+SOURCE = Path(ziamath.__file__).with_name("fonts") / "STIXTwoMath-Regular.ttf"
+NAME = "STIXTwoMath.woff2"
+LICENCE = """\
+STIX Two Math, copyright 2001-2021 The STIX Fonts Project Authors (https://github.com/stipub/stixfonts),
+with the reserved font name TM Math. SIL Open Font License 1.1: https://openfontlicense.org
+This file holds the glyphs that the pages of this book use.
+"""
+
+
+def write_subset(folder: Path, pages: Iterable[str]) -> None:
+    """Write the glyphs of the characters that stand within formulas of these pages."""
+    characters = set("′‖|()[]{}√∑∫∏−+=<>ˆ˜¯˙→⏞⏟")
+    for page in pages:
+        for piece in page.split("<math")[1:]:
+            characters.update(piece.partition("</math>")[0])
+    font = TTFont(SOURCE)
+    options = subset.Options()
+    options.flavor = "woff2"
+    options.layout_features = ["*"]
+    options.hinting = False
+    options.notdef_outline = True
+    cutter = subset.Subsetter(options)
+    cutter.populate(unicodes=sorted(map(ord, characters)))
+    cutter.subset(font)
+    font["head"].modified = font["head"].created  # the same file at every build
+    font.recalcTimestamp = False
+    font.flavor = "woff2"
+    folder.mkdir(parents=True, exist_ok=True)
+    font.save(folder / NAME)
+    (folder / "LICENCE.txt").write_text(LICENCE, encoding="utf-8")
