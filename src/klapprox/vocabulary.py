@@ -318,11 +318,11 @@ def topk_kl(
 
     Notes
     -----
-    *Value.* The lower bound is the data-processing inequality. Masses of the rest below the
-    rounding of the log-probabilities are taken as that rounding, on both sides, which keeps the
-    bound. 1[x∈T] S/q_T + 1[x∉T] k3(r_x) is the mean of k3(r_x) given what is known of x
-    (Rao-Blackwell). k3(r_x) needs its own rounding: for divergences below 1e-4 take the
-    log-probabilities in ``float64``.
+    *Value.* The lower bound is the data-processing inequality. The rest is 1 minus a sum; 8 units
+    of the rounding of the log-probabilities are added to it on both sides, which keeps the bound.
+    The estimate with the default control is the mean of k3(r_x) given which token outside was
+    drawn or that none was (Rao-Blackwell). Differences of log-probabilities are as accurate as
+    these: for divergences below 1e-4 take them in ``float64``.
 
     *Gradient.* Without a sample that of the value. With one it has the mean ∇KL(q‖p) in both laws,
     if x is drawn from q itself: q_j k1_j for log q_j and p_j - q_j for log p_j on T,
@@ -353,17 +353,15 @@ def topk_kl(
     if 0 < len(missing) < 3 or (missing and control is not None):
         raise ValueError(f"{missing[0]} is missing: a sample is log_q_x, log_p_x and outside.")
     dtype, mask = _result(xp, log_q, log_p), _checked_mask(xp, mask, log_q.shape[:-1])
-    on_set = _on_set(xp, log_q, log_p, mask)
-    if missing:
-        value, wrong = _with_bucket(xp, on_set), False
-    else:
-        if control is not None and not isinstance(control, int | float):
-            _floating(log_q=log_q, control=control)
-        value, wrong = _completed(xp, on_set, *_checked_sample(xp, sample, mask, on_set), control)
-    if check and anywhere(
-        xp, xp.isnan(value) | on_set.too_much("q") | on_set.too_much("p") | wrong
-    ):
-        raise ValueError(_what_is_wrong(xp, on_set))
+    with np.errstate(invalid="ignore", over="ignore"):
+        on = _on_set(xp, log_q, log_p, mask)
+        if missing:
+            value, wrong = _with_bucket(xp, on), on.too_much
+        else:
+            drawn = _checked_sample(xp, sample, mask, on)
+            value, wrong = _completed(xp, on, *drawn, _checked_control(xp, control, on))
+    if check and anywhere(xp, xp.isnan(value) | wrong):
+        raise ValueError(_what_is_wrong(xp, on))
     return xp.astype(value, dtype)
 
 
@@ -394,9 +392,10 @@ def _pair(xp: Any, logits_q: Any, logits_p: Any, inverse: float) -> _Pair:
     q, p = q / sum_q, p / sum_p
     # Where both exclude a token any number will do.
     difference = xp.where((a == -math.inf) & (b == -math.inf), 0.0, b - a)
-    centred = difference - (top_b - top_a)
-    if dtype == xp.float32:  # in float64 logits differ by less than their own rounding
-        centred = centred + _lost(xp, b, a, difference)
+    shift = top_b - top_a
+    centred = difference - shift
+    if dtype == xp.float32:  # in float64 what is lost is less than the rounding of the logits
+        centred = centred + (_lost(xp, b, a, difference) - _lost(xp, top_b, top_a, shift))
     x = centred * inverse - (xp.log(sum_p) - xp.log(sum_q))
     gap = _gap(xp, q, p, x)
     # The gaps of two laws add up to zero; what they add up to is the error common to all x.
@@ -448,7 +447,8 @@ def _jensen_shannon(beta: float) -> tuple[Any, Any]:
     def ratios(xp: Any, pair: _Pair) -> tuple[Any, Any]:
         """Return log(m/q) and log(m/p), of which the smaller one in size is negative or zero."""
         right = pair.x > 0.0
-        low = xp.log1p(xp.where(right, beta, 1.0 - beta) * xp.expm1(-xp.abs(pair.x)))
+        size = xp.expm1(-xp.abs(pair.x))
+        low = xp.log1p(xp.where(right, beta * size, (1.0 - beta) * size))
         return xp.where(right, pair.x + low, low), xp.where(right, low, low - pair.x)
 
     def value(xp: Any, pair: _Pair) -> Any:
@@ -595,7 +595,8 @@ def _hidden_values(
     out = xp.empty(rows, dtype=_result(xp, hidden_q, hidden_p), device=device(hidden_q))
     inner = min(chunk, _chunk(None, weight_q.shape[0]))
     for piece in _pieces(rows, chunk):
-        a, b = hidden_q[piece] @ weight_q.T, hidden_p[piece] @ weight_p.T
+        with np.errstate(invalid="ignore", over="ignore"):
+            a, b = hidden_q[piece] @ weight_q.T, hidden_p[piece] @ weight_p.T
         out[piece] = _values(xp, law, inner, a, b)
     return out
 
@@ -695,10 +696,11 @@ class _OnSet(NamedTuple):
     mass_p: Any
     unit: float  # rounding of the log-probabilities that were given
 
-    def too_much(self, side: str) -> Any:
-        """Return where the probabilities add up to more than 1, whatever the rounding."""
-        mass = self.mass_q if side == "q" else self.mass_p
-        return mass > 1.0 + math.sqrt(self.unit)
+    @property
+    def too_much(self) -> Any:
+        """Where the probabilities add up to more than 1, whatever the rounding."""
+        most = 1.0 + math.sqrt(self.unit)
+        return (self.mass_q > most) | (self.mass_p > most)
 
     def terms(self, xp: Any) -> Any:
         """Return Σ q k3 over the set."""
@@ -713,29 +715,27 @@ def _on_set(xp: Any, log_q: Any, log_p: Any, mask: Any) -> _OnSet:
         log_q, log_p = (xp.where(mask[..., None], z, -math.inf) for z in (log_q, log_p))
     log_q, log_p = xp.astype(log_q, dtype), xp.astype(log_p, dtype)
     a, b = stop_gradient(log_q), stop_gradient(log_p)
-    with np.errstate(invalid="ignore", over="ignore"):
-        x = xp.where((a == -math.inf) & (b == -math.inf), 0.0, b - a)
-        q, p = xp.exp(a), xp.exp(b)
-        gap = _gap(xp, q, p, x)
+    x = xp.where((a == -math.inf) & (b == -math.inf), 0.0, b - a)
+    q, p = xp.exp(a), xp.exp(b)
+    gap = _gap(xp, q, p, x)
     mass_q, mass_p = xp.sum(q, axis=-1), xp.sum(p, axis=-1)
     return _OnSet(log_q, log_p, q, p, x, gap, mass_q, mass_p, unit)
 
 
 def _with_bucket(xp: Any, on: _OnSet) -> Any:
     """Return the divergence with the rest as one token, and its gradient."""
-    # What is left is 1 minus a sum: it is known to the rounding of what is summed.
-    least = 4.0 * on.unit
-    left_q, left_p = (xp.where(m < 1.0 - least, 1.0 - m, least) for m in (on.mass_q, on.mass_p))
+    # What is left is 1 minus a sum, known to a few roundings; so much more on both sides, which
+    # brings the two closer, keeps the bound.
+    left_q, left_p = (
+        xp.where(mass < 1.0, 1.0 - mass, 0.0) + 8.0 * on.unit for mass in (on.mass_q, on.mass_p)
+    )
     x = xp.log(left_p) - xp.log(left_q)
     value = on.terms(xp) + _k3_terms(xp, left_q, x, left_p - left_q)
-    # Where the rest is not resolved it does not depend on the set.
-    of_q = xp.where(left_q > least, x, 0.0)[..., None]
-    of_p = xp.where(left_p > least, xp.expm1(-x), 0.0)[..., None]
     return _differentiable(
         xp,
         value,
-        (on.log_q, _k1_terms(xp, on.q, on.x) + on.q * of_q),
-        (on.log_p, on.gap + on.p * of_p),
+        (on.log_q, _k1_terms(xp, on.q, on.x) + on.q * x[..., None]),
+        (on.log_p, on.gap + on.p * xp.expm1(-x)[..., None]),
     )
 
 
@@ -752,7 +752,7 @@ def _completed(
         value = xp.where(outside, k3 + xp.where(some, 0.0, terms), within)
     else:
         value = terms + k3 - control * (xp.astype(outside, k3.dtype) - left)
-    wrong = outside & ((a == -math.inf) | (xp.exp(a) > left + math.sqrt(on.unit)))
+    wrong = on.too_much | outside & ((a == -math.inf) | (xp.exp(a) > left + math.sqrt(on.unit)))
     value = _differentiable(
         xp,
         value,
@@ -794,16 +794,29 @@ def _checked_sample(xp: Any, sample: dict[str, Any], mask: Any, on: _OnSet) -> t
     return logs[0], logs[1], outside
 
 
+def _checked_control(xp: Any, control: Any, on: _OnSet) -> Any:
+    """Return the control, one number or one for each law, not differentiated."""
+    if control is None or isinstance(control, int | float):
+        return control
+    control = _floating(log_q=on.log_q, control=control)[1][1]
+    if control.shape not in ((), on.mass_q.shape):
+        raise ValueError(
+            f"control has shape {tuple(control.shape)}; it must be a number or "
+            f"{tuple(on.mass_q.shape)}, one for each law."
+        )
+    return stop_gradient(control)
+
+
 def _what_is_wrong(xp: Any, on: _OnSet) -> str:
     """Return the message of the error about values of `topk_kl`."""
-    for side, log in (("q", on.log_q), ("p", on.log_p)):
+    for name, log in (("log_q", on.log_q), ("log_p", on.log_p)):
         if anywhere(xp, xp.isnan(log)):
-            return f"log_{side} holds NaN; mask such laws, or find where it comes from."
-        if anywhere(xp, on.too_much(side)):
-            return (
-                f"The probabilities of a row of log_{side} add up to more than 1. Pass "
-                "log-probabilities of different tokens under the whole law, not logits."
-            )
+            return f"{name} holds NaN; mask such laws, or find where it comes from."
+    if anywhere(xp, on.too_much):
+        return (
+            "The probabilities of a row of log_q or log_p add up to more than 1. Pass "
+            "log-probabilities of different tokens under the whole law, not logits."
+        )
     return (
         "log_q_x, log_p_x or control is NaN, or x is said to be outside the set with a "
         "probability that is not left there: check outside, and that q drew x."
@@ -923,8 +936,9 @@ def _refuse_nan_rows(xp: Any, value: Any, names: tuple[str, str], row: Any) -> N
     if not anywhere(xp, xp.isnan(value)):
         return
     index = tuple(int(i[0]) for i in xp.nonzero(xp.isnan(value))) if value.ndim else ()
-    tops = [xp.max(logits) for logits in row(index)]
-    name = names[0] if not math.isfinite(tops[0]) else names[1]
+    with np.errstate(invalid="ignore", over="ignore"):
+        of_q = float(xp.max(row(index)[0]))
+    name = names[1] if math.isfinite(of_q) else names[0]
     raise ValueError(
         f"{name} defines no law at {index}: it holds NaN or +inf there, or excludes every token. "
         "Mask such positions."
