@@ -15,7 +15,8 @@ function                   NumPy         PyTorch                  JAX
 `topk_kl`                  value         value, gradients         value, gradients, jit
 =========================  ============  =======================  =======================
 
-Gradients are closed forms and are not differentiable again. The arithmetic is in ``float64``; JAX
+Gradients are closed forms; PyTorch refuses to differentiate them again. JAX compiles at every call
+outside of ``jax.jit``. The arithmetic is in ``float64``; JAX
 without ``jax_enable_x64`` and PyTorch on a device that has no ``float64`` (MPS) work in
 ``float32``, see `exact_kl`. Softmax and differences are taken block by block, so that what is
 needed beyond inputs and gradients is some fifteen arrays of ``chunk`` rows.
@@ -385,7 +386,7 @@ class _Pair(NamedTuple):
 def _pair(xp: Any, logits_q: Any, logits_p: Any, inverse: float) -> _Pair:
     """Return the laws of logits; NaN throughout where a row defines none."""
     dtype = _wide(xp, logits_q)
-    a, b = xp.astype(logits_q, dtype), xp.astype(logits_p, dtype)
+    a, b = (xp.astype(z, dtype, copy=False) for z in (logits_q, logits_p))
     top_a, top_b = xp.max(a, axis=-1, keepdims=True), xp.max(b, axis=-1, keepdims=True)
     q, p = xp.exp((a - top_a) * inverse), xp.exp((b - top_b) * inverse)
     sum_q, sum_p = xp.sum(q, axis=-1, keepdims=True), xp.sum(p, axis=-1, keepdims=True)
@@ -555,6 +556,13 @@ def _torch_functions() -> Any:
     import array_api_compat.torch as xp
     import torch
 
+    def refuse_second_derivative() -> None:
+        if torch.is_grad_enabled():  # in the backward pass: with create_graph=True
+            raise RuntimeError(
+                "The gradient of a divergence of whole vocabularies is a closed form, which is not "
+                "differentiated again: leave out create_graph=True."
+            )
+
     class OfLogits(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
         def forward(ctx: Any, a: Any, b: Any, law: _Law, chunk: int) -> Any:
@@ -563,8 +571,8 @@ def _torch_functions() -> Any:
             return _values(xp, law, chunk, a, b)
 
         @staticmethod
-        @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
         def backward(ctx: Any, g: Any) -> Any:
+            refuse_second_derivative()
             a, b = ctx.saved_tensors
             wanted = ctx.needs_input_grad[:2]
             return *_gradients(xp, ctx.law, ctx.chunk, a, b, g, wanted), None, None
@@ -578,8 +586,8 @@ def _torch_functions() -> Any:
             return _hidden_values(xp, law, chunk, *arrays)
 
         @staticmethod
-        @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
         def backward(ctx: Any, g: Any) -> Any:
+            refuse_second_derivative()
             wanted = ctx.needs_input_grad[:4]
             gradients = _hidden_gradients(xp, ctx.law, ctx.chunk, ctx.saved_tensors, g, wanted)
             return *gradients, None, None
@@ -616,19 +624,22 @@ def _hidden_gradients(
     inner = min(chunk, _chunk(None, weight_q.shape[0]))
     sides = (wanted[0] or wanted[1], wanted[2] or wanted[3])
     for piece in _pieces(hidden_q.shape[:-1], chunk):
-        a = xp.astype(hidden_q[piece] @ weight_q.T, dtypes[0])
-        b = xp.astype(hidden_p[piece] @ weight_p.T, dtypes[2])
+        a = xp.astype(hidden_q[piece] @ weight_q.T, dtypes[0], copy=False)
+        b = xp.astype(hidden_p[piece] @ weight_p.T, dtypes[2], copy=False)
         slopes = _gradients(xp, law, inner, a, b, g[piece], sides)
         for i, slope in zip((0, 2), slopes, strict=True):
             if wanted[i]:
                 out[i][piece] = _times(slope, given[i + 1])
             if wanted[i + 1]:
-                hidden = xp.astype(given[i][piece], slope.dtype)
+                hidden = xp.astype(given[i][piece], slope.dtype, copy=False)
                 # In place: a product of its own would be another array of this size.
                 out[i + 1].addmm_(
                     slope.reshape(-1, slope.shape[-1]).T, hidden.reshape(-1, hidden.shape[-1])
                 )
-    return [z if z is None else xp.astype(z, x.dtype) for z, x in zip(out, given, strict=True)]
+    return [
+        z if z is None else xp.astype(z, x.dtype, copy=False)
+        for z, x in zip(out, given, strict=True)
+    ]
 
 
 def _times(slope: Any, weight: Any) -> Any:

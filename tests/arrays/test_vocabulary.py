@@ -158,7 +158,6 @@ def test_excluded_tokens_and_infinite_rows_leave_gradients_finite(
     np.testing.assert_allclose(found, wanted, atol=1e-15)
     of_jsd = library.gradient(lambda z: jsd(z, p, 0.3), logits_q)
     assert np.all(np.isfinite(of_jsd))
-    assert np.any(of_jsd != 0) or logits_q[:2] == [0.0, -INF]  # apart: at its maximum
 
 
 @by_function
@@ -192,9 +191,12 @@ def test_only_what_is_trained_has_a_gradient():
         given = [z.clone().requires_grad_(j == i) for j, z in enumerate(arrays)]
         exact_kl_from_hidden(*given).sum().backward()
         assert [z.grad is not None for z in given] == [j == i for j in range(4)]
+
+
+def test_a_second_derivative_is_refused():
+    q, p = (torch.tensor(normal(seed, 3, 5), requires_grad=True) for seed in range(2))
+    (slope,) = torch.autograd.grad(exact_kl(q, p)[0], q, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
-        q = arrays[0].requires_grad_()
-        (slope,) = torch.autograd.grad(exact_kl(q, arrays[1]).sum(), q, create_graph=True)
         slope.sum().backward()
 
 
