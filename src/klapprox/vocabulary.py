@@ -370,7 +370,7 @@ class _Law(NamedTuple):
     """What is computed of the two laws of a row, and 1/τ."""
 
     value: Callable[[Any, "_Pair"], Any]
-    slopes: Callable[[Any, "_Pair"], tuple[Any, Any]]
+    slopes: Callable[[Any, "_Pair"], tuple[Any, Any, Any]]
     inverse: float
 
 
@@ -388,20 +388,22 @@ def _pair(xp: Any, logits_q: Any, logits_p: Any, inverse: float) -> _Pair:
     dtype = _wide(xp, logits_q)
     a, b = (xp.astype(z, dtype, copy=False) for z in (logits_q, logits_p))
     top_a, top_b = xp.max(a, axis=-1, keepdims=True), xp.max(b, axis=-1, keepdims=True)
-    q, p = xp.exp((a - top_a) * inverse), xp.exp((b - top_b) * inverse)
+    q, p = xp.exp(_times(a - top_a, inverse)), xp.exp(_times(b - top_b, inverse))
     sum_q, sum_p = xp.sum(q, axis=-1, keepdims=True), xp.sum(p, axis=-1, keepdims=True)
-    q, p = q / sum_q, p / sum_p
-    # Where both exclude a token any number will do.
-    difference = xp.where((a == -math.inf) & (b == -math.inf), 0.0, b - a)
-    shift = top_b - top_a
+    q, p = q * (1.0 / sum_q), p * (1.0 / sum_p)
+    difference, shift = b - a, top_b - top_a  # NaN where both exclude a token: q = p = 0 there
     centred = difference - shift
     if dtype == xp.float32:  # in float64 what is lost is less than the rounding of the logits
         centred = centred + (_lost(xp, b, a, difference) - _lost(xp, top_b, top_a, shift))
-    x = centred * inverse - (xp.log(sum_p) - xp.log(sum_q))
+    x = _times(centred, inverse) - (xp.log(sum_p) - xp.log(sum_q))
     gap = _gap(xp, q, p, x)
     # The gaps of two laws add up to zero; what they add up to is the error common to all x.
     excess = xp.sum(gap, axis=-1, keepdims=True)
-    return _Pair(q, p, x - xp.log1p(excess), (gap - excess * q) / (1.0 + excess))
+    return _Pair(q, p, x - xp.log1p(excess), (gap - excess * q) * (1.0 / (1.0 + excess)))
+
+
+def _times(z: Any, inverse: float) -> Any:
+    return z if inverse == 1.0 else z * inverse
 
 
 def _lost(xp: Any, b: Any, a: Any, difference: Any) -> Any:
@@ -412,14 +414,21 @@ def _lost(xp: Any, b: Any, a: Any, difference: Any) -> Any:
 
 
 def _gap(xp: Any, q: Any, p: Any, x: Any) -> Any:
-    """Return p - q where p = q exp(x)."""
-    return xp.where(x > 1.0, p - q, q * xp.expm1(xp.where(x > 1.0, 1.0, x)))
+    """Return p - q where p = q exp(x), or x is NaN."""
+    near = x <= 1.0
+    return xp.where(near, q * xp.expm1(xp.where(near, x, 1.0)), p - q)
 
 
 def _k3_terms(xp: Any, q: Any, x: Any, gap: Any) -> Any:
     """Return q k3 for a ratio exp(x) to q, with gap = q expm1(x), which is also right at q = 0."""
-    near = q * expm1_minus(xp, xp.where(x > 1.0, 1.0, x))
-    return xp.where(q == 0.0, gap, xp.where(x > 1.0, gap - q * x, near))
+    if x.dtype == xp.float64:
+        # expm1 is at hand already: where x is not tiny the difference has 12 digits.
+        small = xp.abs(x) < 1e-3
+        near = q * x * x * (1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120))))
+    else:
+        small = x <= 1.0
+        near = q * expm1_minus(xp, xp.where(small, x, 1.0))
+    return xp.where(q == 0.0, gap, xp.where(small, near, gap - q * x))
 
 
 def _k1_terms(xp: Any, q: Any, x: Any) -> Any:
@@ -431,12 +440,11 @@ def _kl_value(xp: Any, pair: _Pair) -> Any:
     return xp.sum(_k3_terms(xp, pair.q, pair.x, pair.gap), axis=-1)
 
 
-def _kl_slopes(xp: Any, pair: _Pair) -> tuple[Any, Any]:
-    """Return the gradients q (k1 - K) and p - q, 0 where K is infinite."""
+def _kl_slopes(xp: Any, pair: _Pair) -> tuple[Any, Any, Any]:
+    """Return the gradients q (k1 - K) and p - q, and where K is infinite and has none."""
     k1 = _k1_terms(xp, pair.q, pair.x)
     K = xp.sum(k1, axis=-1, keepdims=True)
-    infinite = xp.isinf(K)
-    return xp.where(infinite, 0.0, k1 - pair.q * K), xp.where(infinite, 0.0, pair.gap)
+    return k1 - pair.q * K, pair.gap, xp.isinf(K)
 
 
 _KL = (_kl_value, _kl_slopes)
@@ -458,19 +466,20 @@ def _jensen_shannon(beta: float) -> tuple[Any, Any]:
         of_p = _k3_terms(xp, pair.p, v, -beta * pair.gap)
         return xp.sum(beta * of_q + (1.0 - beta) * of_p, axis=-1)
 
-    def slopes(xp: Any, pair: _Pair) -> tuple[Any, Any]:
+    def slopes(xp: Any, pair: _Pair) -> tuple[Any, Any, Any]:
         u, v = ratios(xp, pair)
         k1_q, k1_p = beta * _k1_terms(xp, pair.q, u), (1.0 - beta) * _k1_terms(xp, pair.p, v)
         return (
             k1_q - pair.q * xp.sum(k1_q, axis=-1, keepdims=True),
             k1_p - pair.p * xp.sum(k1_p, axis=-1, keepdims=True),
+            False,
         )
 
     def zero(xp: Any, pair: _Pair) -> Any:
         return 0.0 * xp.sum(pair.q + pair.p, axis=-1)  # NaN where a row defines no law
 
-    def zeros(xp: Any, pair: _Pair) -> tuple[Any, Any]:
-        return 0.0 * pair.q, 0.0 * pair.p
+    def zeros(xp: Any, pair: _Pair) -> tuple[Any, Any, Any]:
+        return 0.0 * pair.q, 0.0 * pair.p, False
 
     return (value, slopes) if 0.0 < beta < 1.0 else (zero, zeros)
 
@@ -544,10 +553,11 @@ def _gradients(
 
 def _row_gradients(xp: Any, law: _Law, a: Any, b: Any, g: Any) -> tuple[Any, ...]:
     """Return the gradients of some rows in the dtype of the arithmetic."""
-    slopes = law.slopes(xp, _pair(xp, a, b, law.inverse))
+    *slopes, infinite = law.slopes(xp, _pair(xp, a, b, law.inverse))
     g = xp.astype(g, slopes[0].dtype)[..., None] * law.inverse
     # A row that does not count has no gradient even where it defines no law.
-    return tuple(xp.where(g == 0.0, 0.0, g * slope) for slope in slopes)
+    none = (g == 0.0) | infinite
+    return tuple(xp.where(none, 0.0, g * slope) for slope in slopes)
 
 
 @functools.cache
@@ -629,7 +639,7 @@ def _hidden_gradients(
         slopes = _gradients(xp, law, inner, a, b, g[piece], sides)
         for i, slope in zip((0, 2), slopes, strict=True):
             if wanted[i]:
-                out[i][piece] = _times(slope, given[i + 1])
+                out[i][piece] = _product(slope, given[i + 1])
             if wanted[i + 1]:
                 hidden = xp.astype(given[i][piece], slope.dtype, copy=False)
                 # In place: a product of its own would be another array of this size.
@@ -642,7 +652,7 @@ def _hidden_gradients(
     ]
 
 
-def _times(slope: Any, weight: Any) -> Any:
+def _product(slope: Any, weight: Any) -> Any:
     """Return slope @ weight in the dtype of the slope, with no larger piece of weight widened."""
     tokens, width = weight.shape
     step = max(1, math.prod(slope.shape) // max(1, width))

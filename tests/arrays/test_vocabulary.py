@@ -63,14 +63,10 @@ def tolerance(dtype):
     return {"float64": 1e-13, "float32": 2e-7, "float16": 1e-3, "bfloat16": 1e-2}[dtype]
 
 
-def scaled(library, function, weights):
-    """Return a function whose gradient is that of the weighted sum of the divergences."""
-    return lambda *logits: library.xp.sum(function(*logits) * library.array(weights))
-
-
 @by_function
-@pytest.mark.parametrize("chunk", [1, 2, 5, 100])
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "chunk"), [("float64", 2), ("float32", 5), ("float16", 1), ("bfloat16", 100)]
+)
 def test_gradients_are_the_closed_forms(differentiating, name, chunk, dtype):
     library = differentiating
     arrays = [library.array(2 * normal(seed, 2, 3, 9), dtype) for seed in range(2)]
@@ -161,7 +157,7 @@ def test_excluded_tokens_and_infinite_rows_leave_gradients_finite(
 
 
 @by_function
-@pytest.mark.parametrize("junk", [np.nan, INF, -INF])
+@pytest.mark.parametrize("junk", [np.nan, -INF])
 def test_masked_junk_leaks_into_no_gradient(differentiating, name, junk):
     library = differentiating
     logits_q, logits_p = normal(0, 4, 6), normal(1, 4, 6)
@@ -195,16 +191,17 @@ def test_only_what_is_trained_has_a_gradient():
 
 def test_a_second_derivative_is_refused():
     q, p = (torch.tensor(normal(seed, 3, 5), requires_grad=True) for seed in range(2))
-    (slope,) = torch.autograd.grad(exact_kl(q, p)[0], q, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        slope.sum().backward()
+    for value in (exact_kl(q, p), exact_kl_from_hidden(q, q, p, p)):
+        with pytest.raises(RuntimeError, match=r"leave out create_graph=True"):
+            torch.autograd.grad(value.sum(), q, create_graph=True)
 
 
 HIDDEN = [normal(0, 2, 5, 4), normal(1, 9, 4), normal(2, 2, 5, 3), normal(3, 9, 3)]
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3, 100])
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "chunk"), [("float64", 3), ("float64", 1), ("float32", None), ("bfloat16", 100)]
+)
 def test_from_hidden_states_value_and_gradients_are_those_of_the_logits(
     differentiating, dtype, chunk
 ):
@@ -234,7 +231,7 @@ def test_from_hidden_states_value_and_gradients_are_those_of_the_logits(
 
 
 def test_the_gradient_of_a_half_precision_matrix_is_summed_in_float32():
-    count, tokens, width = 4096, 5, 3
+    count, tokens, width = 600, 5, 3
     hidden = torch.ones(count, width, dtype=torch.bfloat16)
     weight = torch.tensor(normal(0, tokens, width)).bfloat16().requires_grad_()
     other = torch.zeros(tokens, width, dtype=torch.bfloat16)
@@ -337,16 +334,12 @@ def test_one_number_is_read_back_or_none(check):
 
 def test_on_a_device_without_float64_none_is_made_and_digits_stay(monkeypatch):
     monkeypatch.setattr(vocabulary, "_wide", lambda xp, z: xp.float32)
-    for spread in (5e-5, 1e-2, 3.0):
+    for spread in (5e-5, 1.0):
         q = torch.tensor(2 * normal(0, 3, 20_000)).float()
         p = (q + spread * torch.tensor(normal(1, 3, 20_000)).float() + 7.3).requires_grad_()
         q.requires_grad_()
         with Largest() as seen:
-            values = [
-                exact_kl(q, p),
-                jsd(q, p, 0.5),
-                exact_kl_from_hidden(q, q.detach()[:, :], p, p)[:0],
-            ]
+            values = [exact_kl(q, p), jsd(q, p, 0.5)]
             gradients = torch.autograd.grad(values[0].sum(), (q, p))
         assert torch.float64 not in {dtype for _, _, dtype in seen.made}
         monkeypatch.undo()
@@ -455,8 +448,7 @@ def test_the_bucket_is_differentiated_as_it_is(differentiating, side):
 
 
 @pytest.mark.parametrize("side", [0, 1])
-@pytest.mark.parametrize("control", [None, 0.4])
-@pytest.mark.parametrize("k", [0, 2, 6])
+@pytest.mark.parametrize(("k", "control"), [(0, None), (2, None), (2, 0.4), (6, 0.4)])
 def test_the_completion_has_the_mean_gradient_of_the_divergence(differentiating, side, control, k):
     library, xp = differentiating, differentiating.xp
     q = np.exp(LOGITS[0]) / np.exp(LOGITS[0]).sum(axis=-1, keepdims=True)
