@@ -2,7 +2,11 @@
 
 import itertools
 import math
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
 
+import array_api_compat
 import mpmath
 import numpy as np
 import pytest
@@ -126,6 +130,8 @@ def test_what_the_mask_drops_may_be_anything():
     hidden = [normal(4, 4, 3), normal(5, 4, 3)]
     wanted = summed(hidden[0] @ weights[0].T, hidden[1] @ weights[1].T)
     hidden[0][1], hidden[1][2] = np.nan, INF
+    unlooked = exact_kl_from_hidden(hidden[0], weights[0], hidden[1], weights[1], check=False)
+    assert np.isnan(unlooked).tolist() == (~mask).tolist()
     found = exact_kl_from_hidden(hidden[0], weights[0], hidden[1], weights[1], mask=mask)
     np.testing.assert_allclose(found, np.where(mask, wanted, 0))
 
@@ -430,3 +436,164 @@ def test_the_closed_form_of_the_gradient_is_that_of_the_value():
         np.testing.assert_allclose(found[0], differences(lambda z: value(z, b), a), atol=1e-9)
         np.testing.assert_allclose(found[1], differences(lambda z: value(a, z), b), atol=1e-9)
     assert vocabulary._gradients(np, law, 2, a, b, g, (False, True))[0] is None
+
+
+def test_in_float32_the_digits_stay(monkeypatch):
+    monkeypatch.setattr(vocabulary, "_wide", lambda xp, z: np.float32)
+    logits_q = (3 * normal(0, 2, 1000)).astype(np.float32)
+    for spread, shift in itertools.product((1e-4, 1e-2, 1.0, 4.0), (0, 7.3, 1e4)):
+        logits_p = (logits_q + spread * normal(1, 2, 1000) + shift).astype(np.float32)
+        wanted = summed(logits_q.astype(np.longdouble), logits_p.astype(np.longdouble))
+        np.testing.assert_allclose(exact_kl(logits_q, logits_p), wanted.astype(float), rtol=3e-6)
+
+
+class Matrix(np.ndarray):
+    """A NumPy array with the one method of a tensor that NumPy has no word for."""
+
+    def addmm_(self, a, b):
+        self += a @ b
+
+
+class Library:
+    """NumPy's words, with matrices that can be added to as tensors can."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def zeros(self, shape, dtype, device):
+        return np.zeros(shape, dtype).view(Matrix)
+
+
+class Function:
+    """What `torch.autograd.Function` does with its two methods."""
+
+    def save_for_backward(self, *tensors):
+        self.saved_tensors = tensors
+
+    @classmethod
+    def apply(cls, *given):
+        cls.last = ctx = cls()
+        ctx.needs_input_grad = tuple(isinstance(z, np.ndarray) for z in given)
+        return cls.forward(ctx, *given)
+
+    @classmethod
+    def slopes(cls, g):
+        return cls.backward(cls.last, g)
+
+
+@pytest.fixture
+def torch(monkeypatch):
+    """A stand-in for PyTorch whose tensors are NumPy's; tests/arrays has the real one."""
+    module = SimpleNamespace(
+        autograd=SimpleNamespace(Function=Function), is_grad_enabled=lambda: False
+    )
+    monkeypatch.setitem(sys.modules, "torch", module)
+    monkeypatch.setitem(sys.modules, "array_api_compat.torch", Library())
+    monkeypatch.setattr(array_api_compat, "torch", Library(), raising=False)
+    functions = vocabulary._torch_functions.__wrapped__()
+    monkeypatch.setattr(vocabulary, "_torch_functions", lambda: functions)
+    monkeypatch.setattr(vocabulary, "is_torch_namespace", lambda xp: True)
+    monkeypatch.setattr(vocabulary, "_wide", lambda xp, z: np.float64)
+    module.of = [f.__self__ for f in (functions.of_logits, functions.of_hidden)]
+    return module
+
+
+def test_torch_is_given_the_gradients(torch):
+    g, of_logits, of_hidden = normal(9, 3), *torch.of
+    logits = normal(0, 3, 5), normal(1, 3, 5)
+    np.testing.assert_allclose(exact_kl(*logits, chunk=2), summed(*logits))
+    found = of_logits.slopes(g)
+    for i in range(2):
+
+        def value(z, i=i):
+            return g * exact_kl(*(z if i == j else x for j, x in enumerate(logits)))
+
+        np.testing.assert_allclose(found[i], differences(value, logits[i]), atol=1e-8)
+    given = normal(2, 3, 4), normal(3, 5, 4), normal(4, 3, 2), normal(5, 5, 2)
+    wanted = summed(given[0] @ given[1].T, given[2] @ given[3].T)
+    np.testing.assert_allclose(exact_kl_from_hidden(*given, chunk=2), wanted)
+    found = of_hidden.slopes(g)
+    for i in range(4):
+
+        def value(z, i=i):
+            return g * exact_kl_from_hidden(*(z if i == j else x for j, x in enumerate(given)))
+
+        np.testing.assert_allclose(found[i], differences(value, given[i]), atol=1e-8)
+    exact_kl_from_hidden(*given)
+    for wanted in ((True, False, False, False), (False, False, False, True)):
+        of_hidden.last.needs_input_grad = wanted
+        assert [z is not None for z in of_hidden.slopes(g)[:4]] == list(wanted)
+    torch.is_grad_enabled = lambda: True
+    for function in torch.of:
+        with pytest.raises(RuntimeError, match=r"leave out create_graph=True"):
+            function.slopes(g)
+
+
+def test_jax_is_given_the_gradients(monkeypatch):
+    rows = []
+
+    class Row:
+        def __init__(self, function):
+            self.function = function
+            rows.append(self)
+
+        def __call__(self, *given):
+            return self.function(*given)
+
+        def defvjp(self, forward, backward):
+            self.forward, self.backward = forward, backward
+
+    def over_rows(function, arrays, batch_size):
+        assert batch_size == 2
+        return np.stack([function(row) for row in zip(*arrays, strict=True)])
+
+    jax = ModuleType("jax")
+    jax.custom_vjp, jax.checkpoint, jax.numpy = Row, lambda function: function, np
+    jax.lax = SimpleNamespace(map=over_rows)
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    monkeypatch.setitem(sys.modules, "jax.numpy", np)
+    monkeypatch.setattr(vocabulary, "is_jax_namespace", lambda xp: True)
+    logits = normal(0, 2, 3, 5), normal(1, 2, 3, 5)
+    np.testing.assert_allclose(exact_kl(*logits, chunk=2), summed(*logits))
+    assert exact_kl(*(z[:0] for z in logits)).shape == (0, 3)
+    value, given = rows[0].forward(*(z[0, 0] for z in logits))
+    assert value == pytest.approx(summed(*given))
+    found = rows[0].backward(given, np.asarray(2.0))
+    for i in range(2):
+        wanted = differences(
+            lambda z, i=i: 2 * summed(*(z if i == j else given[j] for j in range(2))), given[i]
+        )
+        np.testing.assert_allclose(found[i], wanted, atol=1e-8)
+    hidden = normal(2, 3, 4), normal(3, 5, 4), normal(4, 3, 2), normal(5, 5, 2)
+    wanted = summed(hidden[0] @ hidden[1].T, hidden[2] @ hidden[3].T)
+    np.testing.assert_allclose(exact_kl_from_hidden(*hidden, chunk=2), wanted)
+
+
+def test_the_arithmetic_is_in_float64_unless_the_device_has_none(monkeypatch):
+    assert vocabulary._wide(np, GOOD) == np.float64
+    xp = ModuleType("torch")
+    xp.float32 = "float32"
+    assert vocabulary._wide(xp, SimpleNamespace(device=SimpleNamespace(type="mps"))) == "float32"
+
+
+def test_arrays_of_other_libraries_and_mixtures_are_refused(monkeypatch):
+    monkeypatch.setattr(vocabulary, "is_numpy_namespace", lambda xp: False)
+    with pytest.raises(TypeError, match=r"^logits_q is an array of .*numpy; .* on its blocks"):
+        exact_kl(GOOD, GOOD)
+    other = ModuleType("other")
+    monkeypatch.setattr(
+        vocabulary, "as_floating", lambda name, z: (other if name == "logits_p" else np, z)
+    )
+    with pytest.raises(TypeError, match=r"^logits_q is an array of numpy and logits_p of other"):
+        exact_kl(GOOD, GOOD)
+
+
+def test_it_is_reachable_at_the_top_and_needs_nothing_but_numpy():
+    code = (
+        "import klapprox, sys; assert 'klapprox.vocabulary' not in sys.modules; "
+        "klapprox.vocabulary.exact_kl; print(*{'torch', 'jax', 'scipy'} & sys.modules.keys())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == []
