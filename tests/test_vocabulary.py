@@ -589,6 +589,7 @@ def test_arrays_of_other_libraries_and_mixtures_are_refused(monkeypatch):
 
 
 def test_it_is_reachable_at_the_top_and_needs_nothing_but_numpy():
+    assert kl.__getattr__("vocabulary") is vocabulary
     code = (
         "import klapprox, sys; assert 'klapprox.vocabulary' not in sys.modules; "
         "klapprox.vocabulary.exact_kl; print(*{'torch', 'jax', 'scipy'} & sys.modules.keys())"
