@@ -16,10 +16,10 @@ function                   NumPy         PyTorch                  JAX
 =========================  ============  =======================  =======================
 
 Gradients are closed forms; PyTorch refuses to differentiate them again. JAX compiles at every call
-outside of ``jax.jit``. The arithmetic is in ``float64``; JAX
-without ``jax_enable_x64`` and PyTorch on a device that has no ``float64`` (MPS) work in
-``float32``, see `exact_kl`. Softmax and differences are taken block by block, so that what is
-needed beyond inputs and gradients is some fifteen arrays of ``chunk`` rows.
+outside of ``jax.jit``. The arithmetic is in ``float64``; JAX without ``jax_enable_x64`` and PyTorch
+on a device that has no ``float64`` (MPS) work in ``float32``, see `exact_kl`. Softmax and
+differences are taken block by block, so that what is needed beyond inputs and gradients is some
+fifteen arrays of ``chunk`` rows.
 """
 
 import functools

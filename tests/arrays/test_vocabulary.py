@@ -487,3 +487,11 @@ def test_excluded_tokens_of_a_set_leave_its_gradient_finite(differentiating):
     # p excludes what q does not: infinite, and that token has no gradient.
     assert np.isfinite(library.gradient(lambda z: topk_kl(p, z), log_q)).all()
     assert float(library.numpy(topk_kl(p, library.array(log_q)))) == INF
+
+
+def test_jax_compiles_the_others_too():
+    hidden = [JAX.xp.asarray(z, dtype="float32") for z in HIDDEN]
+    found = jax.jit(lambda *z: exact_kl_from_hidden(*z, chunk=3))(*hidden)
+    np.testing.assert_allclose(found, exact_kl_from_hidden(*hidden), rtol=1e-5)
+    logs = [jax.nn.log_softmax(JAX.xp.asarray(z, dtype="float32"))[:, :3] for z in LOGITS]
+    np.testing.assert_allclose(jax.jit(topk_kl)(*logs), topk_kl(*logs), rtol=1e-5)
