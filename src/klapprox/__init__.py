@@ -3,7 +3,8 @@
 The estimators are functions of the log-ratio ``log_r = log p(x) - log q(x)``; `estimate_kl` turns
 log-probabilities into an estimate with error bar and diagnostics; `kl_loss` is a term of a loss.
 Whoever knows both laws finds exact values in `families`, `sequences` and `policies`, which live in
-`klapprox.exact`. The folder `klapprox.book` serves the chapters and needs their extra:
+`klapprox.exact`; whoever holds the logits of whole vocabularies finds their divergences in
+`vocabulary`. The folder `klapprox.book` serves the chapters and needs their extra:
 ``pip install "klapprox[book]"``.
 
 Examples
@@ -50,7 +51,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import the rooms of `klapprox.exact` when they are asked for: they need more of SciPy."""
+    """Import what not everybody needs when it is asked for: vocabularies, the rooms of `exact`."""
+    if name == "vocabulary":
+        return importlib.import_module("klapprox.vocabulary")
     if name in ("families", "policies", "sequences"):
         return importlib.import_module(f"klapprox.exact.{name}")
     raise AttributeError(f"module 'klapprox' has no attribute {name!r}")
