@@ -14,7 +14,7 @@ from lxml import etree
 from lxml.html import builder as E  # noqa: N812
 from lxml.html import fragment_fromstring, tostring
 
-CLOSING_PUNCTUATION = re.compile(r"^[.,;:!?)\]’”%…-]+[’”)]?(?:[\w-]{1,4}\b)?")
+CLOSING_PUNCTUATION = re.compile(r"^[.,;:!?)\]’”%…-]+[’”)]?(?:[\w-]{1,4}\b)?[.,;:!?)]*")
 WORDS_A_MINUTE = 180
 
 
@@ -270,7 +270,8 @@ def entries(tree: Any, page: str, chapter: str) -> Iterator[dict[str, str]]:
     for term in tree.xpath(".//dt[@id and contains(@class, 'sig')]"):
         name = term.get("id")
         text = term.getnext().xpath("string(./p[1])") if term.getnext() is not None else ""
-        yield entry("function", "", "", name, " ".join(text.split()), name)
+        short = name.rpartition(".")[2]
+        yield entry("function", "", "", name, " ".join(text.split()), name) | {"w": short}
     for item in tree.xpath(".//li[p/em][.//a[@href]]") if page == "index" else []:
         question = plain(item.xpath("./p/em")[0])
         place = item.xpath(".//a/@href")[0]

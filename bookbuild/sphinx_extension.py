@@ -109,11 +109,12 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
     pages.finish(tree, _reports(source), lambda address: _size(app, address))
     context["body"] = pages.render(tree)
     context["book_sections"] = pages.sections(context["toc"]) if context["display_toc"] else ""
-    context["book_description"] = description = pages.description(tree)
     context["book_place"] = _place(app, page, tree)
     if source.suffix == ".ipynb":
         context["book_notebook"] = f"_sources/{context['sourcename']}"
     title = html.unescape(re.sub("<[^>]*>", "", context["title"]))
+    description = pages.description(tree) or f"{title} of “{app.config.project}”"
+    context["book_description"] = description
     if address:
         context["book_metadata"] = _metadata(
             app, f"{address.rstrip('/')}/", page, title, description

@@ -2,14 +2,16 @@
 // The index is a list of entries {k: kind, n: number, t: title, x: text, w: other words, p: page and anchor, c: chapter}.
 
 const fold = text => text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
-const words = text => fold(text).match(/[\p{L}\p{N}][\p{L}\p{N}.*]*/gu) ?? [];
+// Words and numbers such as 5.7 and kl_loss; the plural counts as the singular.
+const words = text => (fold(text).match(/[\p{L}\p{N}](?:[\p{L}\p{N}_*]|\.(?=[\p{L}\p{N}]))*/gu) ?? [])
+  .map(word => word.length > 3 ? word.replace(/(?<=[^s])s$/, "") : word);
 const GREEK = {λ: "lambda", π: "pi", β: "beta", χ: "chi", σ: "sigma", μ: "mu", θ: "theta", α: "alpha", δ: "delta"};
 const spelled = text => text.replace(/[λπβχσμθαδ]/g, letter => ` ${GREEK[letter]} `);
 
 // How much a word found in each field counts.
 const FIELDS = [["w", 9], ["n", 8], ["t", 6], ["k", 2], ["x", 1]];
 // Among equals, what a reader means more often.
-const KIND = {answer: 1.6, statement: 1.2, section: 1.1, page: 1.1, function: 1, exercise: 0.8};
+const KIND = {answer: 1.6, statement: 1.2, section: 1.1, page: 1.1, function: 0.6, exercise: 0.8};
 
 for (const entry of window.searchEntries) {
   entry.words = FIELDS.map(([field]) => words(spelled(entry[field] ?? "")));
