@@ -1,13 +1,15 @@
 """The font of the formulas: STIX Two Math, as far as the pages use it."""
 
+import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
 
-import ziamath
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
-SOURCE = Path(ziamath.__file__).with_name("fonts") / "STIXTwoMath-Regular.ttf"
+# Only the font is wanted of that package, so it is not imported.
+_FILES = importlib.metadata.files("ziamath") or []
+SOURCE = next(Path(str(f.locate())) for f in _FILES if f.name == "STIXTwoMath-Regular.ttf")
 NAME = "STIXTwoMath.woff2"
 LICENCE = """\
 STIX Two Math, copyright 2001-2021 The STIX Fonts Project Authors (https://github.com/stipub/stixfonts),
