@@ -224,6 +224,8 @@ def test_a_state_is_saved_restored_and_compared(tmp_path):
     again = kl.KLStream.of_state(np.load(tmp_path / "state.npy"))
     assert again == stream
     assert again.estimate() == stream.estimate()
+    again.merge(kl.KLStream())
+    assert again == stream
     assert kl.KLStream() == kl.KLStream() != stream
     assert kl.KLStream() != 0
     again.update(LOG_Q, LOG_P)
@@ -253,6 +255,8 @@ def test_what_does_not_go_together_is_refused():
 def test_weights_that_all_underflow_have_no_effective_size():
     stream = kl.KLStream()
     stream.update(LOG_Q, LOG_P, log_weights=np.full(len(X), -np.inf))
+    with pytest.raises(ValueError, match="every weight is 0; add one constant"):
+        stream.estimate("k1", self_normalised=True)
     result = quiet(stream, "k1")
     assert result.value == 0
     assert any("effective size of 0" in text for text in result.warnings)

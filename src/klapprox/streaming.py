@@ -271,6 +271,11 @@ class KLStream:
                 "(sequences, 1)."
             )
         divisor = _unit_vector(_UNITS[(unit == "sequence") + 2 * self_normalised])
+        if divisor @ self.mean == 0:
+            raise ValueError(
+                "log_weights are so small that every weight is 0; add one constant to all of them, "
+                "the same in every call of update."
+            )
         if estimator == K_LAMBDA:
             value, error = self._of_k_lambda()
         else:
