@@ -384,7 +384,8 @@ BAD = [
     ({"estimator": "k4"}, ValueError, "estimator is 'k4'; choose"),
     ({"level": "word"}, ValueError, "level is 'word'; choose"),
     ({"confidence": 1.0}, ValueError, "confidence is 1.0"),
-    ({"mask": np.ones(3, dtype=int)}, ValueError, "mask has dtype"),
+    ({"mask": np.full(3, 2)}, ValueError, "mask has dtype"),
+    ({"mask": np.array(["a", "b", "c"])}, ValueError, "mask has dtype <U1"),
     ({"mask": np.ones(2, dtype=bool)}, ValueError, "give booleans of shape"),
     ({"mask": np.zeros(3, dtype=bool)}, ValueError, "mask is False everywhere"),
     ({"mask": np.array([True, False, False])}, ValueError, "fewer than two independent"),
@@ -393,6 +394,16 @@ BAD = [
     ({"self_normalised": True}, ValueError, "needs log_weights"),
     ({"log_weights": np.zeros(2)}, ValueError, "log_weights has shape"),
     ({"log_weights": np.array([0.0, np.nan, 0.0])}, ValueError, "log_weights holds NaN"),
+    ({"log_weights": np.zeros((3, 1))}, ValueError, "log_weights has shape"),
+    ({"log_weights": np.array([0.0, 800.0, 0.0])}, ValueError, "log_weights is 800 at a sample"),
+    (
+        {"log_weights": np.full(3, -np.inf), "self_normalised": True},
+        ValueError,
+        "log_weights is -inf at every sample",
+    ),
+    ({"groups": np.array([1.0, np.nan, 2.0])}, ValueError, "groups holds NaN"),
+    ({"groups": np.array([[1], [2], None], dtype=object)}, TypeError, "cannot be compared"),
+    ({"groups": np.ma.array([1, 2, 3], mask=[0, 0, 1])}, ValueError, "groups is a masked array"),
     ({"log_weights": np.array([0, 1, 2])}, TypeError, "log_weights has dtype int64"),
     ({"estimator": "k_lambda", "groups": [1, 2, 2]}, ValueError, '"k_lambda" takes draws'),
 ]
@@ -411,6 +422,7 @@ def test_bad_options_are_named(options, kind, message):
         ([-1.0], [-1.0], ValueError, "fewer than two"),
         ([-1.0, -1.0], [-1.0], ValueError, "give both the same shape"),
         (np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), ValueError, "give both the same shape"),
+        (np.ma.array([-1.0, -2], mask=[0, 1]), [-1.0, -2.0], ValueError, "log_q is a masked array"),
         ([-1.0, np.nan], [-1.0, -1.0], ValueError, "log_q holds NaN"),
         ([-1.0, -np.inf], [-1.0, -1.0], ValueError, "log_q is infinite"),
         ([-1.0, -np.inf], [-1.0, -np.inf], ValueError, "log_q is infinite"),
@@ -435,3 +447,99 @@ def test_a_point_without_p_stays_infinite_under_a_weight_that_underflows():
 def test_token_weights_cannot_be_normalised_per_sequence():
     with pytest.raises(ValueError, match="one weight a sequence"):
         kl.estimate_kl(TOKENS_Q, TOKENS_P, log_weights=0.1 * TOKENS_Q, self_normalised=True)
+
+
+def test_a_weight_a_token_along_the_wrong_axis_is_refused():
+    square = TOKENS_Q[:5], TOKENS_P[:5]
+    with pytest.raises(ValueError, match=r"log_weights has shape \(5,\).*here \(5, 1\) for seq"):
+        kl.estimate_kl(*square, log_weights=np.zeros(5))
+    assert quiet(*square, log_weights=np.zeros((5, 1))).value == quiet(*square).value
+
+
+@pytest.mark.parametrize("constant", [-800.0, 3.0, 800.0])
+def test_self_normalised_weights_are_known_up_to_a_constant(constant):
+    (_, log_q), (_, log_p) = shifted(0.3), shifted(0.5)  # drawn from N(0, 1), scored by N(.3, 1)
+    options = {"self_normalised": True, "estimator": "k1"}
+    plain = quiet(log_q, log_p, log_weights=0.3 * NORMAL - 0.045, **options)
+    moved = quiet(log_q, log_p, log_weights=0.3 * NORMAL - 0.045 + constant, **options)
+    assert moved.value == pytest.approx(plain.value, rel=1e-12)
+    assert moved.standard_error == pytest.approx(plain.standard_error, rel=1e-12)
+    assert moved.diagnostics.mean_ratio == pytest.approx(plain.diagnostics.mean_ratio, rel=1e-12)
+    assert moved.warnings == plain.warnings == ()
+
+
+class Series:
+    """What a pandas Series is asked for."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def to_numpy(self):
+        return self.values
+
+
+def test_masks_of_integers_and_columns_of_tables_are_the_same_everywhere():
+    wanted = quiet(TOKENS_Q, TOKENS_P, mask=MASK)
+    assert quiet(TOKENS_Q, TOKENS_P, mask=MASK.astype(int)) == wanted
+    assert quiet(TOKENS_Q, TOKENS_P, mask=MASK.astype(float).view(Tensor)) == wanted
+    unmasked = np.ma.array(TOKENS_Q, mask=False)
+    assert quiet(unmasked, TOKENS_P, mask=MASK) == wanted
+    log_q, log_p = shifted(0.5, NORMAL[:200])
+    labels = np.arange(200) // 2
+    wanted = quiet(log_q, log_p, groups=labels, log_weights=0 * log_q)
+    columns = (Series(x) for x in (log_q, log_p))
+    assert quiet(*columns, groups=Series(labels), log_weights=Series(0 * log_q)) == wanted
+    assert leave_one_out(Series(log_p - log_q)) == leave_one_out(log_p - log_q)
+    assert float(kl.k3(Series(log_q))[0]) == float(kl.k3(log_q)[0])
+
+
+def test_labels_of_several_kinds_are_labels():
+    log_q, log_p = shifted(0.5, NORMAL[:6])
+    labels = np.array([None, None, "a", "a", 1, 1], dtype=object)
+    assert quiet(log_q, log_p, groups=labels) == quiet(log_q, log_p, groups=[0, 0, 1, 1, 2, 2])
+
+
+def test_k2_says_that_it_is_biased():
+    assert "k2 is biased" in str(kl.estimate_kl(*shifted(0.5), estimator="k2"))
+    assert "biased" not in str(kl.estimate_kl(*shifted(0.5)))
+
+
+def test_zeros_of_p_are_counted_and_nothing_else_is_said_of_them():
+    log_q, log_p = shifted(0.5, NORMAL[:50])
+    log_p[7] = -np.inf
+    for zeros, scores in ((1, log_p), (50, np.full(50, -np.inf))):
+        for name in ("k1", "k3"):
+            result = quiet(log_q, scores, estimator=name)
+            assert result.value == math.inf
+            assert result.diagnostics.zeros == zeros
+            (text,) = [text for text in result.warnings if "p(x) = 0" in text]
+            assert f"p(x) = 0 at {zeros} of the samples" in text
+            assert not any("error bar of 0" in t or "carry" in t for t in result.warnings)
+
+
+def test_groups_whose_means_agree_are_not_one_kind_of_outcome():
+    log_q = np.zeros(80)
+    log_p = np.tile(np.log([0.5, 1.2]), 40)
+    result = quiet(log_q, log_p, groups=np.arange(80) // 2)
+    assert result.diagnostics.mean_ratio_z is None
+    assert not result.diagnostics.constant
+    assert "in every group" in str(result)
+    assert any("The mean of r is 0.85 in every group" in text for text in result.warnings)
+    assert not any("at every sample" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize(("dtype", "noise"), [(np.float16, 2.0**-10), (np.float32, 2.0**-23)])
+def test_what_rounding_adds_is_told(dtype, noise):
+    rng = np.random.Generator(np.random.PCG64(52))
+    exact = -4 - 3 * rng.random((2, 4000))  # between -4 and -8: spacing 4 × that at 1
+    rounded = exact.astype(dtype)
+    result = quiet(*rounded)
+    spread = np.std(rounded[1] - rounded[0] - (exact[1] - exact[0]))
+    assert result.diagnostics.rounding == pytest.approx(spread, rel=0.05)
+    assert result.diagnostics.rounding == pytest.approx(4 * noise / math.sqrt(6), rel=0.05)
+    assert not any("Rounding" in text for text in result.warnings)
+    close = exact[0], exact[0] + noise * rng.standard_normal(4000)
+    rounded = [x.astype(dtype) for x in close]
+    assert any("Rounding of the log-prob" in text for text in quiet(*rounded).warnings)
+    assert not any("Rounding" in text for text in quiet(*rounded, estimator="k1").warnings)
+    assert not any("Rounding" in text for text in quiet(*close).warnings)

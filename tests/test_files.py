@@ -1,8 +1,9 @@
 """Reading log-probabilities from files, and the command line that does."""
 
 import json
-import runpy
+import math
 import sys
+import warnings
 
 import numpy as np
 import pyarrow
@@ -10,7 +11,6 @@ import pytest
 from pyarrow import parquet
 
 import klapprox as kl
-from klapprox.__main__ import main
 from klapprox.files import read_log_probabilities
 
 ROWS = [
@@ -72,6 +72,15 @@ BAD = [
     ([{"log_q": ["a"], "log_p": [-1.0]}], "line 1: log_q is neither a number nor a list"),
     ([{"log_q": [-1.0], "log_p": [[-1.0]]}], "line 1: log_p is neither a number nor a list"),
     ([ROWS[2], {"log_q": [-1.0], "log_p": [None]}], "line 2: log_p holds null or NaN"),
+    ([{"log_q": ["-1"], "log_p": [-1.0]}], "line 1: log_q is neither a number nor a list"),
+    ([{"log_q": "-1", "log_p": -1.0}], "line 1: log_q is neither a number nor a list"),
+    ([{"log_q": [True], "log_p": [-1.0]}], "line 1: log_q is neither a number nor a list"),
+    ([{"log_q": [math.nan], "log_p": [-1.0]}], "line 1: log_q holds null or NaN"),
+    ([ROWS[0] | {"groups": 1}, {}], "line 2: there is no log_p"),
+    ([{"log_q": -1.0, "log_p": -1.0, "groups": 1}], "line 1: is 'groups' meant to be 'group'"),
+    ([{"log_q": -1.0, "log_p": -1.0, "Mask": 1}], "line 1: is 'Mask' meant to be 'mask'"),
+    ([ROWS[0] | {"mask": [1, 1]}], "line 1: mask is no list of true and false"),
+    ([ROWS[0] | {"mask": [1, 1, 2]}], "line 1: mask is no list of true and false"),
     ([[-1.0, -2.0]], "line 1: no object with log_q and log_p"),
 ]
 
@@ -90,8 +99,8 @@ def test_bad_lines_and_endings_are_named(tmp_path):
     path.write_text("{oops\n")
     with pytest.raises(ValueError, match="line 1: not JSON"):
         read_log_probabilities(path)
-    with pytest.raises(ValueError, match=r"ends in '.csv'; known are .npz"):
-        read_log_probabilities("scores.csv")
+    with pytest.raises(ValueError, match=r"ends in '.txt'; known are .npz"):
+        read_log_probabilities("scores.txt")
     for junk in (b"", b"no", b"PK\x03\x04 torn off"):
         (tmp_path / "junk.npz").write_bytes(junk)
         with pytest.raises(ValueError, match=r"junk.npz is no .npz file"):
@@ -116,18 +125,74 @@ def test_parquet_without_pyarrow_says_what_to_install(monkeypatch, tmp_path):
         read_log_probabilities(tmp_path / "scores.parquet")
 
 
-def test_the_command_prints_the_estimate(tmp_path, capsys, monkeypatch):
-    path = as_jsonl(ROWS, tmp_path / "scores.jsonl")
-    assert main([str(path), "--estimator", "k1", "--level", "token"]) == 0
+def test_a_mask_in_a_line_takes_tokens_out_and_other_columns_are_ignored(tmp_path):
+    rows = [row | {"prompt": "?"} for row in ROWS]
+    rows[0]["mask"] = [False, True, True]
+    rows[2]["mask"] = [1, 0]
+    data = read_log_probabilities(as_jsonl(rows, tmp_path / "scores.jsonl"))
+    assert data.mask.tolist() == [[False, True, True], [True, False, False], [True, False, False]]
+    draws = [{"log_q": -1.0, "log_p": -2.0, "mask": m} for m in (True, False)]
+    assert read_log_probabilities(as_jsonl(draws, tmp_path / "d.jsonl")).mask.tolist() == [1, 0]
+
+
+def test_a_byte_order_mark_and_unicode_line_separators_are_no_fault(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    line = '{"log_q": -1.0, "log_p": -2.0, "group": "a\u2028b\x85"}\n'
+    path.write_text("\ufeff" + line * 2, encoding="utf-8")
+    assert read_log_probabilities(path).groups.tolist() == ["a\u2028b\x85"] * 2
+    path.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(ValueError, match=r"scores.jsonl is no text in UTF-8"):
+        read_log_probabilities(path)
+
+
+def test_labels_of_several_kinds_stay_what_they_are(tmp_path):
+    rows = [{"log_q": -1.0, "log_p": -2.0, "group": g} for g in ("1", 1, "1")]
+    data = read_log_probabilities(as_jsonl(rows, tmp_path / "scores.jsonl"))
+    assert data.groups.tolist() == ["1", 1, "1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", kl.KLWarning)
+        assert kl.estimate_kl(data.log_q, data.log_p, groups=data.groups).groups == 2
+
+
+def test_a_table_in_csv_has_a_draw_a_line(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("\ufefflog_q,log_p,group,mask\n-1.0,-2,a,1\n-0.5,-inf,b,0\n", encoding="utf-8")
     data = read_log_probabilities(path)
-    options = {"mask": data.mask, "groups": data.groups, "estimator": "k1", "level": "token"}
-    with pytest.warns(kl.KLWarning, match="rests on 2 independent groups"):
-        wanted = kl.estimate_kl(data.log_q, data.log_p, **options)
-    assert capsys.readouterr().out == f"{wanted}\n"
-    assert main([str(tmp_path / "none.jsonl")]) == 1
-    assert "none.jsonl" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["klapprox", str(path)])
-    monkeypatch.delitem(sys.modules, "klapprox.__main__")
-    with pytest.raises(SystemExit, match="0"):
-        runpy.run_module("klapprox", run_name="__main__")
-    assert "nats per sequence" in capsys.readouterr().out
+    assert data.log_p.tolist() == [-2.0, -math.inf]
+    assert (data.groups.tolist(), data.mask.tolist()) == (["a", "b"], [True, False])
+    for text, message in (
+        ("log_q,log_p\n-1\n", "line 2: not as many fields"),
+        ("log_q,log_p\n-1,-1,-1\n", "line 2: not as many fields"),
+        ("log_q,log_p\n-1,x\n", "line 2: log_p is neither a number"),
+        ("log_q,logp\n-1,-1\n", "line 2: there is no log_p"),
+        ("", "holds no samples"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_log_probabilities(path)
+
+
+def test_further_scores_are_read_by_name(tmp_path):
+    rows = [row | {"old": [x - 1 for x in row["log_q"]]} for row in ROWS]
+    np.savez(tmp_path / "s.npz", log_q=np.zeros(2), log_p=np.zeros(2), old=np.ones(2))
+    for path in (as_jsonl(rows, tmp_path / "s.jsonl"), as_parquet(rows, tmp_path / "s.parquet")):
+        data = read_log_probabilities(path, others=["old"])
+        assert np.array_equal(data.others["old"][data.mask], data.log_q[data.mask] - 1)
+        with pytest.raises(ValueError, match="1: there is no engine"):
+            read_log_probabilities(path, others=["engine"])
+    assert read_log_probabilities(tmp_path / "s.npz", others=["old"]).others["old"].tolist() == [
+        1,
+        1,
+    ]
+
+
+def test_arrays_that_are_no_scores_are_named_with_their_file(tmp_path):
+    np.savez(tmp_path / "s.npz", log_q=np.zeros(2, dtype=int), log_p=np.zeros(2))
+    with pytest.raises(ValueError, match=r"s.npz: log_q has dtype int64"):
+        read_log_probabilities(tmp_path / "s.npz")
+    np.savez(tmp_path / "s.npz", log_q=np.zeros(2), log_p=np.zeros(2), groups=np.zeros(2))
+    with pytest.raises(ValueError, match=r"s.npz: is 'groups' meant to be 'group'"):
+        read_log_probabilities(tmp_path / "s.npz")
+    (tmp_path / "s.parquet").write_bytes(b"junk of some length")
+    with pytest.raises(ValueError, match=r"s.parquet is no Parquet file"):
+        read_log_probabilities(tmp_path / "s.parquet")

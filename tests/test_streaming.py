@@ -122,7 +122,8 @@ class Blocks:
         self.chunks = size
 
     def rechunk(self, size):
-        return Blocks(self.values, size)
+        whole = {1: -1}
+        return Blocks(self.values, self.size if size == whole else size)
 
     def to_delayed(self):
         blocks = [self.values[i : i + self.size] for i in range(0, len(self.values), self.size)]
@@ -152,6 +153,8 @@ def test_dask_arrays_are_reduced_block_by_block(monkeypatch):
     wanted = kl.stream_kl([(LOG_Q, LOG_P)])
     assert found.n == wanted.n
     np.testing.assert_allclose(found.products, wanted.products, rtol=1e-10)
+    found = kl.stream_dask(Blocks(TOKENS_Q, 7), Blocks(TOKENS_P, 40))
+    assert quiet(found).value == pytest.approx(quiet(kl.stream_kl([(TOKENS_Q, TOKENS_P)])).value)
     with pytest.raises(ValueError, match="give equal ones"):
         kl.stream_dask(Blocks(LOG_Q, 30), Blocks(LOG_P[1:], 30))
 
@@ -175,3 +178,91 @@ def test_bad_input_is_named(call, message):
 def test_an_empty_chunk_changes_nothing():
     stream = kl.stream_kl([(LOG_Q, LOG_P), (np.array([]), np.array([]))])
     assert stream.n == len(X)
+
+
+TOKENS_Q = np.log(RNG.random((40, 5)))
+TOKENS_P = TOKENS_Q + 0.3 * RNG.standard_normal((40, 5))
+MASK = np.arange(5) < RNG.integers(0, 6, (40, 1))
+PROMPTS = np.arange(40) // 4
+WEIGHTS = 0.2 * RNG.standard_normal((40, 1))
+FIELDS = ("value", "standard_error", "n", "groups", "interval")
+
+
+@pytest.mark.parametrize("level", ["sequence", "token"])
+@pytest.mark.parametrize(
+    "names",
+    [(), ("mask",), ("mask", "groups"), ("log_weights",), ("mask", "groups", "log_weights")],
+)
+@pytest.mark.parametrize("self_normalised", [False, True])
+def test_mask_groups_and_weights_are_those_of_the_batch(level, names, self_normalised):
+    self_normalised = self_normalised and "log_weights" in names
+    given = {"mask": MASK, "groups": PROMPTS, "log_weights": WEIGHTS}
+    options = {"level": level, "self_normalised": self_normalised}
+    stream = kl.stream_kl(
+        {"log_q": TOKENS_Q[a:b], "log_p": TOKENS_P[a:b]} | {n: given[n][a:b] for n in names}
+        for a, b in itertools.pairwise([0, 8, 12, 40])
+    )
+    for name in ("k1", "k2", "k3"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", kl.KLWarning)
+            found = stream.estimate(name, **options)
+            wanted = kl.estimate_kl(
+                TOKENS_Q, TOKENS_P, estimator=name, **options, **{n: given[n] for n in names}
+            )
+        for field in FIELDS:
+            assert getattr(found, field) == pytest.approx(getattr(wanted, field), rel=1e-10), field
+        assert (found.unit, found.warnings) == (wanted.unit, wanted.warnings)
+        for field in ("mean_ratio", "mean_ratio_z", "effective_size", "weight_effective_size",
+                      "error_ratio", "rounding", "zeros", "constant"):  # fmt: skip
+            one, other = (getattr(x.diagnostics, field) for x in (found, wanted))
+            assert one == (None if other is None else pytest.approx(other, rel=1e-9)), field
+
+
+def test_a_state_is_saved_restored_and_compared(tmp_path):
+    stream = kl.stream_kl(chunked([40, 300]))
+    np.save(tmp_path / "state.npy", stream.state)
+    again = kl.KLStream.of_state(np.load(tmp_path / "state.npy"))
+    assert again == stream
+    assert again.estimate() == stream.estimate()
+    again.merge(kl.KLStream())
+    assert again == stream
+    assert kl.KLStream() == kl.KLStream() != stream
+    assert kl.KLStream() != 0
+    again.update(LOG_Q, LOG_P)
+    assert again != stream
+    with pytest.raises(ValueError, match=r"state has shape \(3,\)"):
+        kl.KLStream.of_state([1.0, 2.0, 3.0])
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(stream)
+
+
+def test_what_does_not_go_together_is_refused():
+    draws, sequences = kl.stream_kl([(LOG_Q, LOG_P)]), kl.stream_kl([(TOKENS_Q, TOKENS_P)])
+    with pytest.raises(ValueError, match="keep one stream for each"):
+        draws.merge(sequences)
+    with pytest.raises(ValueError, match="takes draws of one dimension"):
+        sequences.estimate("k_lambda")
+    with pytest.raises(ValueError, match="self_normalised needs log_weights"):
+        draws.estimate(self_normalised=True)
+    by_token = kl.KLStream()
+    by_token.update(TOKENS_Q, TOKENS_P, log_weights=0.1 * TOKENS_Q)
+    with pytest.raises(ValueError, match="one weight a sequence"):
+        by_token.estimate(self_normalised=True)
+    with pytest.raises(TypeError, match=r"log_q is a ndarray; give a dask.array"):
+        kl.stream_dask(LOG_Q, LOG_P)
+
+
+def test_weights_that_all_underflow_have_no_effective_size():
+    stream = kl.KLStream()
+    stream.update(LOG_Q, LOG_P, log_weights=np.full(len(X), -np.inf))
+    with pytest.raises(ValueError, match="every weight is 0; add one constant"):
+        stream.estimate("k1", self_normalised=True)
+    result = quiet(stream, "k1")
+    assert result.value == 0
+    assert any("effective size of 0" in text for text in result.warnings)
+
+
+def test_zeros_of_p_are_counted_in_a_stream():
+    stream = kl.stream_kl([(LOG_Q, np.where(X > 2, -np.inf, LOG_P))])
+    with pytest.warns(kl.KLWarning, match=f"p.x. = 0 at {np.sum(X > 2)} of the samples"):
+        assert stream.estimate().value == math.inf

@@ -10,12 +10,14 @@ from array_api_compat import (
     is_torch_namespace,
 )
 from array_api_compat import numpy as numpy_namespace
+from numpy.typing import NDArray
 
 
 def as_floating(name: str, value: Any) -> tuple[Any, Any]:
     """Return the array namespace and the value as a floating-point array of it."""
     if isinstance(value, int | float):
         return numpy_namespace, np.asarray(float(value))
+    value = _unwrapped(name, value)
     try:
         xp = array_namespace(value)
     except TypeError as error:
@@ -24,11 +26,74 @@ def as_floating(name: str, value: Any) -> tuple[Any, Any]:
             f"for example numpy.asarray({name})."
         ) from error
     if not xp.isdtype(value.dtype, "real floating"):
+        convert = ".double()" if is_torch_namespace(xp) else ".astype('float64')"
         raise TypeError(
             f"{name} has dtype {value.dtype}; log-probabilities are floating-point: "
-            "convert it, for example with .astype('float64')."
+            f"convert it, for example with {convert}."
         )
     return xp, value
+
+
+def _unwrapped(name: str, value: Any) -> Any:
+    """Return the array inside a masked array or a pandas Series; refuse to lose a mask."""
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            raise ValueError(
+                f"{name} is a masked array, and its mask would be lost: pass {name}.data, and "
+                f"mask=~{name}.mask where there is a mask, or {name}.compressed() otherwise."
+            )
+        return value.data
+    return value.to_numpy() if hasattr(value, "to_numpy") else value
+
+
+def as_numpy(name: str, values: Any) -> NDArray[np.float64]:
+    """Return an array of any kind, or a list of numbers, as a float64 NumPy array."""
+    if isinstance(values, list | tuple):
+        try:
+            values = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{name} is a {type(values).__name__} that is no table of numbers ({error}); pass "
+                "an array, and fill short sequences up and mask them."
+            ) from error
+    _, values = as_floating(name, values)
+    if hasattr(values, "detach"):  # a PyTorch tensor, which may carry a gradient
+        values = values.detach().cpu().double()
+    return np.asarray(values, dtype=np.float64)
+
+
+def as_labels(name: str, values: Any) -> NDArray[Any]:
+    """Return labels or flags of any kind as a NumPy array."""
+    values = _unwrapped(name, values)
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    return np.asarray(values)
+
+
+def as_mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return a mask of booleans, or of numbers that are all 0 or 1; everything without one."""
+    if mask is None:
+        return np.ones(shape, dtype=bool)
+    keep = as_labels("mask", mask)
+    if (
+        keep.shape != shape
+        or keep.dtype.kind not in "biuf"
+        or not np.all((keep == 0) | (keep == 1))
+    ):
+        raise ValueError(
+            f"mask has dtype {keep.dtype} and shape {keep.shape}; give booleans of shape "
+            f"{shape}, or zeros and ones, for example mask = tokens != pad_token."
+        )
+    return keep.astype(bool)
+
+
+def spacing(values: Any) -> float:
+    """Return the distance from 1 to the next number of the dtype that the values came in."""
+    dtype = getattr(values, "dtype", None)
+    if dtype is None:
+        return float(np.finfo(float).eps)
+    xp, values = as_floating("values", values)
+    return float(xp.finfo(values.dtype).eps)
 
 
 def anywhere(xp: Any, condition: Any) -> bool:

@@ -9,6 +9,7 @@ control variates than one (``thm-several-control-variates``).
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from klapprox._arrays import as_numpy
 from klapprox.estimators import k1
 
 __all__ = [
@@ -31,7 +32,7 @@ def coefficient(x: ArrayLike, y: ArrayLike) -> float:
     >>> coefficient([1.0, 2.0, 3.0], [3.0, 1.0, -1.0])
     2.0
     """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    x, y = as_numpy("x", x), as_numpy("y", y)
     if np.all(x == x[0]):  # compared exactly: the mean of equal values may be off by rounding
         return 0.0
     centred = x - x.mean()
@@ -165,7 +166,7 @@ def several(log_r: ArrayLike, controls: ArrayLike, *, cross_fit: bool = True) ->
     >>> round(several(0.5 * x - 0.125, x[:, None]), 12)  # N(0, 1) and N(1/2, 1); the score is x
     0.125
     """
-    controls = np.asarray(controls, dtype=np.float64)
+    controls = as_numpy("controls", controls)
     _, y = _x_and_y(log_r, least=2)
     if controls.ndim != 2 or len(controls) != y.size:
         raise ValueError(
@@ -191,8 +192,7 @@ def several(log_r: ArrayLike, controls: ArrayLike, *, cross_fit: bool = True) ->
 
 
 def _x_and_y(log_r: ArrayLike, least: int) -> tuple[Floats, Floats]:
-    log_r = np.asarray(log_r)
-    y = np.asarray(k1(log_r), dtype=np.float64)
+    y = k1(as_numpy("log_r", log_r))
     if y.ndim != 1 or y.size < least:
         raise ValueError(
             f"log_r has shape {y.shape}; pass one dimension with at least {least} values."

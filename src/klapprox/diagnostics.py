@@ -41,8 +41,8 @@ class Diagnostics:
     mean_ratio : float
         Mean of r. It is 1 if q is the law that was sampled and p ≪ q (``lem-mean-of-r``).
     mean_ratio_z : float or None
-        (mean_ratio - 1) in standard errors (over groups); None where r does not vary. A heavy tail
-        of r makes it large without any fault.
+        (mean_ratio - 1) in standard errors (over groups); None where the mean of r is the same in
+        all groups. A heavy tail of r makes it large without any fault.
     max_log_ratio : float
         Largest log r.
     max_log_ratio_bound : float
@@ -61,6 +61,13 @@ class Diagnostics:
         exactly if λ̂ > 1/2 (``thm-optimal-lambda``). None where k1 does not vary or is infinite.
     weight_effective_size : float or None
         (Σ w)²/Σ w² of the importance weights, if there are any.
+    constant : bool
+        Whether r is the same at every sample.
+    zeros : int
+        Samples with p(x) = 0; one of them makes KL(q‖p) infinite.
+    rounding : float
+        Standard deviation in log r that comes of rounding log-probabilities to the dtype in which
+        they were given. Half its square is added to the mean of k2 and of k3.
 
     Notes
     -----
@@ -77,6 +84,9 @@ class Diagnostics:
     pareto_k_log: float | None
     error_ratio: float | None
     weight_effective_size: float | None
+    constant: bool
+    zeros: int
+    rounding: float
 
 
 def diagnose(
@@ -85,6 +95,9 @@ def diagnose(
     mean_ratio: float,
     error: float,
     max_log_ratio: float,
+    min_log_ratio: float,
+    zeros: int,
+    rounding: float,
     effective_size: float,
     k1_error: float,
     k3_error: float,
@@ -103,11 +116,14 @@ def diagnose(
         pareto_k_log=pareto_k_log,
         error_ratio=k3_error / k1_error if 0 < k1_error < math.inf else None,
         weight_effective_size=weight_effective_size,
+        constant=max_log_ratio == min_log_ratio,
+        zeros=zeros,
+        rounding=rounding,
     )
 
 
 def z_score(mean_ratio: float, error: float) -> float | None:
-    """Return how many standard errors the mean of r lies from 1; None where r does not vary."""
+    """Return how many standard errors the mean of r lies from 1; None without a spread."""
     if error == 0:
         return None
     # An infinite error comes of an r that overflows, whose mean does too.
@@ -159,11 +175,16 @@ _FEW_OF_OTHERS = 30
 
 
 def warnings_about(
-    estimator: str, interval: tuple[float, float], groups: int, diagnostics: Diagnostics
+    estimator: str,
+    value: float,
+    interval: tuple[float, float],
+    groups: int,
+    diagnostics: Diagnostics,
 ) -> list[str]:
     """Return in plain words why the estimate should not be trusted, if anything was found."""
     return [
         *_about_the_scores(interval, diagnostics),
+        *_about_the_numbers(estimator, value, diagnostics),
         *_about_the_tails(estimator, diagnostics),
         *_about_the_size(estimator, groups, diagnostics),
     ]
@@ -185,15 +206,38 @@ def _about_the_scores(interval: tuple[float, float], diagnostics: Diagnostics) -
             "arguments), or p gives mass to what q cannot draw (truncated sampling), or r has a "
             "heavy tail."
         )
-    if z is None and diagnostics.mean_ratio != 1:
-        yield (
-            f"r is {diagnostics.mean_ratio:.6g} at every sample. So far one kind of outcome was "
-            "drawn, and an error bar of 0 says nothing about the others: draw more."
-        )
+    if z is None and diagnostics.mean_ratio != 1 and not diagnostics.zeros:
+        if diagnostics.constant:
+            yield (
+                f"r is {diagnostics.mean_ratio:.6g} at every sample. So far one kind of outcome "
+                "was drawn, and an error bar of 0 says nothing about the others: draw more."
+            )
+        else:
+            yield (
+                f"The mean of r is {diagnostics.mean_ratio:.6g} in every group, so its distance "
+                "from 1 has no error bar: more groups, or groups that differ, would give one."
+            )
     elif interval[1] < 0:
         yield (
             "The whole interval is negative, which a divergence cannot be: log_q does not score "
             "the law that was sampled, or the interval is too short."
+        )
+
+
+def _about_the_numbers(estimator: str, value: float, diagnostics: Diagnostics) -> Iterator[str]:
+    """Yield what zeros of p and coarse dtypes do to the value."""
+    if diagnostics.zeros:
+        yield (
+            f"p(x) = 0 at {diagnostics.zeros} of the samples, so KL(q‖p) is infinite, whatever the "
+            "estimator. If p should allow these samples, its scores are wrong (masked logits, "
+            "truncated sampling, another tokenizer)."
+        )
+    added = diagnostics.rounding**2 / 2
+    if estimator != "k1" and 0 < value < 100 * added:
+        yield (
+            f"Rounding of the log-probabilities alone gives log r a standard deviation of "
+            f"{diagnostics.rounding:.1g} and adds about {added:.1g} to {estimator}. Compute them "
+            "in a wider dtype, float32 at least, from the logits on."
         )
 
 
@@ -229,7 +273,7 @@ def _about_the_size(estimator: str, groups: int, diagnostics: Diagnostics) -> It
             f"interval of {estimator} may cover the truth much less often than it says."
         )
     needs_square_of_r = estimator == K_LAMBDA or ESTIMATORS[estimator].needs_square_of_r
-    if diagnostics.effective_size < 10 <= groups and needs_square_of_r:
+    if diagnostics.effective_size < 10 <= groups and needs_square_of_r and not diagnostics.zeros:
         yield (
             f"A few draws carry the mean of r (effective size {diagnostics.effective_size:.1f}): "
             f'the interval of {estimator} is too short. Use estimator="k1".'

@@ -5,15 +5,17 @@ for sequences of tokens, and returns a `KLEstimate` that prints itself and says 
 not to trust it.
 """
 
+import functools
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from klapprox._arrays import as_floating
+from klapprox._arrays import as_labels, as_mask, as_numpy, spacing
 from klapprox.control_variates import leave_one_out_terms
 from klapprox.diagnostics import (
     Diagnostics,
@@ -73,7 +75,10 @@ class KLEstimate:
         """Return the estimate in a few lines."""
         low, high = self.interval
         z = self.diagnostics.mean_ratio_z
-        from_one = "at every sample" if z is None else f"({z:+.1f} standard errors from 1)"
+        if z is not None:
+            from_one = f"({z:+.1f} standard errors from 1)"
+        else:
+            from_one = "at every sample" if self.diagnostics.constant else "in every group"
         lines = [
             f"KL(q‖p) = {self.value:.4g} ± {self.standard_error:.2g} nats per {self.unit}",
             f"{self.confidence:.0%} interval [{low:.4g}, {high:.4g}], {self.estimator}, "
@@ -83,6 +88,8 @@ class KLEstimate:
             f"effective size {self.diagnostics.effective_size:.0f}"
             + ("" if self.diagnostics.pareto_k is None else f", k̂ {self.diagnostics.pareto_k:.2f}"),
         ]
+        if self.estimator == "k2":
+            lines.append("k2 is biased: value and interval are those of E k2, not of KL(q‖p)")
         return "\n".join([*lines, *(f"! {warning}" for warning in self.warnings)])
 
     def _repr_markdown_(self) -> str:
@@ -109,24 +116,26 @@ def estimate_kl(
     ----------
     log_q, log_p : array of shape (n,) or (sequences, tokens)
         log q(x) and log p(x) in nats at x ~ q: one number a draw, or one a token of sequences.
-        Arrays of any kind; they are converted to float64 NumPy arrays.
+        Arrays of any kind, pandas Series and lists; they are converted to float64 NumPy arrays. A
+        NumPy array that masks something is refused: pass its data and its mask.
     estimator : {"k3", "k1", "k2", "k_lambda"}
         "k_lambda" takes λ for each draw from all the others (``thm-estimated-lambda``); only for
         one dimension, without weights and groups. Its error bar is the spread of these terms.
     level : {"sequence", "token"}
         For sequences: nats per sequence, the mean of sums over tokens, or nats per token, the sum
         over everything divided by the number of tokens.
-    mask : array of bool, optional
+    mask : array of bool, or of zeros and ones, optional
         True where a token counts. What stands elsewhere does not matter, NaN included. A sequence
         without any True is left out.
     groups : array of shape (n,) or (sequences,), optional
         Labels, for example prompts. Rows with one label may depend on each other; error bars are
         computed over labels (``prop-clustered-variance``).
     log_weights : array, optional
-        log(π/π_old) of draws, sequences (shape (sequences, 1)) or tokens, if the samples were
-        drawn from π_old while ``log_q`` scores π.
+        log(π/π_old) of draws (shape (n,)), sequences ((sequences, 1)) or tokens ((sequences,
+        tokens)), if the samples were drawn from π_old while ``log_q`` scores π.
     self_normalised : bool
-        Divide by the sum of the weights instead of their number: biased by order 1/n, bounded.
+        Divide by the sum of the weights instead of their number: biased by order 1/n, bounded, and
+        the same for weights that are known up to a constant.
     confidence : float
         Level of the interval.
 
@@ -160,36 +169,47 @@ def estimate_kl(
     mean of r 0.9697 (-1.9 standard errors from 1), largest log r 1.41, effective size 792, k̂ 0.18
     """
     refuse_unknown(estimator, (*ESTIMATORS, K_LAMBDA))
-    if level not in _LEVELS:
-        raise ValueError(f"level is {level!r}; choose one of {', '.join(_LEVELS)}.")
+    refuse_level(level)
     refuse_confidence(confidence)
-    log_q, log_p = as_numpy("log_q", log_q), as_numpy("log_p", log_p)
-    if log_q.shape != log_p.shape or log_q.ndim not in (1, 2) or log_q.size == 0:
+    samples = gather(log_q, log_p, mask)
+    log_r, keep = samples.log_r, samples.keep
+    if log_r.size == 0:
         raise ValueError(
-            f"log_q has shape {log_q.shape} and log_p {log_p.shape}; give both the same shape, "
-            "(n,) for draws or (sequences, tokens), with at least one entry."
+            f"log_q has shape {log_r.shape}; give (n,) draws or (sequences, tokens), with at least "
+            "one entry."
         )
-    keep = _as_mask(mask, log_q.shape)
-    # What is masked may hold anything: it is replaced before any arithmetic.
-    log_r = log_ratio(np.where(keep, log_q, -1.0), np.where(keep, log_p, -1.0))
-    unit = "draw" if log_q.ndim == 1 else level
-    weights = _as_weights(log_weights, keep, self_normalised, unit)
-    labels = _as_labels(groups, len(log_q), keep)
+    if not keep.any():
+        raise ValueError("mask is False everywhere: there is no token to average over.")
+    unit = "draw" if log_r.ndim == 1 else level
+    if self_normalised and log_weights is None:
+        raise ValueError("self_normalised needs log_weights, log(π/π_old) of the samples.")
+    weights = as_weights(log_weights, keep, up_to_a_constant=self_normalised)
+    if self_normalised and unit == "sequence" and vary_in_a_row(weights, keep):
+        raise ValueError(
+            "self_normalised at sequence level needs one weight a sequence, shape (sequences, 1)."
+        )
+    labels, count = as_groups(groups, keep)
+    if count < 2:
+        raise ValueError(
+            f"{'groups' if groups is not None else 'log_q'}: fewer than two independent groups "
+            "hold unmasked samples; one group gives no standard error. Add samples or groups."
+        )
     plain = log_r.ndim == 1 and groups is None and log_weights is None and mask is None
     if estimator == K_LAMBDA and not plain:
         raise ValueError(
             f'estimator "{K_LAMBDA}" takes draws of one dimension, without mask, groups and '
             'weights; use "k3" or "k1", or drop the masked draws.'
         )
-    counts = _by_group(_units(keep, weights, self_normalised, unit), labels)
+    counts = by_group(units(keep, weights, self_normalised, unit), labels)
 
+    @functools.cache
     def estimated(name: str) -> tuple[float, float]:
         """Return value and standard error of an estimator."""
         with np.errstate(over="ignore"):  # the value is +inf, and the warnings say why
             terms = (
                 leave_one_out_terms(log_r) if name == K_LAMBDA else ESTIMATORS[name].value(log_r)
             )
-        totals = _by_group(np.where(keep, _product(weights, terms), 0.0), labels)
+        totals = by_group(np.where(keep, product(weights, terms), 0.0), labels)
         return _ratio_and_error(totals, counts)
 
     value, error = estimated(estimator)
@@ -206,6 +226,8 @@ def estimate_kl(
             keep,
             weights if log_weights is not None else None,
             labels,
+            self_normalised,
+            rounding=samples.rounding,
             k1_error=estimated("k1")[1],
             k3_error=estimated("k3")[1],
         ),
@@ -225,7 +247,7 @@ def conclude(
 ) -> KLEstimate:
     """Return the estimate with its interval and warnings, and emit the warnings."""
     interval = _interval(value, error, groups, confidence)
-    found = tuple(warnings_about(estimator, interval, groups, diagnostics))
+    found = tuple(warnings_about(estimator, value, interval, groups, diagnostics))
     for text in found:
         warnings.warn(text, KLWarning, stacklevel=3)
     return KLEstimate(
@@ -240,6 +262,12 @@ def conclude(
         diagnostics=diagnostics,
         warnings=found,
     )
+
+
+def refuse_level(level: str) -> None:
+    """Raise ValueError unless this is a level."""
+    if level not in _LEVELS:
+        raise ValueError(f"level is {level!r}; choose one of {', '.join(_LEVELS)}.")
 
 
 def refuse_confidence(confidence: float) -> None:
@@ -257,98 +285,120 @@ def _interval(value: float, error: float, groups: int, confidence: float) -> tup
     return value - half, value + half
 
 
-def _product(weights: Floats, terms: Floats) -> Floats:
+def product(weights: Floats, terms: Floats) -> Floats:
     """Return weights times terms; a term that is infinite stays so where its weight underflows."""
     return np.where(np.isinf(terms), terms, weights * np.where(np.isinf(terms), 0.0, terms))
 
 
-def as_numpy(name: str, values: Any) -> Floats:
-    """Return an array of any kind, or a list of numbers, as a float64 NumPy array."""
-    if isinstance(values, list | tuple):
-        try:
-            values = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"{name} is a {type(values).__name__} that is no table of numbers ({error}); pass "
-                "an array, and fill short sequences up and mask them."
-            ) from error
-    _, values = as_floating(name, values)
-    if hasattr(values, "detach"):  # a PyTorch tensor, which may carry a gradient
-        values = values.detach().cpu().double()
-    return np.asarray(values, dtype=np.float64)
+class Samples(NamedTuple):
+    """Log-ratios, which of them count, and the spread that rounding gives them."""
+
+    log_r: Floats
+    keep: NDArray[np.bool_]
+    rounding: float
 
 
-def _as_mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    if mask is None:
-        return np.ones(shape, dtype=bool)
-    keep = np.asarray(mask)
-    if keep.dtype != bool or keep.shape != shape:
+def gather(log_q: Any, log_p: Any, mask: Any) -> Samples:
+    """Return the samples of arrays of any kind, checked."""
+    spacings = []
+    given = {"log_q": log_q, "log_p": log_p}
+    arrays = {}
+    for name, values in given.items():
+        arrays[name] = as_numpy(name, values)
+        spacings.append(spacing(values))
+    q, p = arrays["log_q"], arrays["log_p"]
+    if q.shape != p.shape or q.ndim not in (1, 2):
         raise ValueError(
-            f"mask has dtype {keep.dtype} and shape {keep.shape}; give booleans of shape {shape}, "
-            "for example mask = tokens != pad_token."
+            f"log_q has shape {q.shape} and log_p {p.shape}; give both the same shape, "
+            "(n,) for draws or (sequences, tokens)."
         )
-    if not keep.any():
-        raise ValueError("mask is False everywhere: there is no token to average over.")
-    return keep
+    keep = as_mask(mask, q.shape)
+    # What is masked may hold anything: it is replaced before any arithmetic.
+    log_r = log_ratio(np.where(keep, q, -1.0), np.where(keep, p, -1.0))
+    return Samples(log_r, keep, _rounding(q[keep], p[keep], spacings))
 
 
-def _as_weights(
-    log_weights: Any, keep: NDArray[np.bool_], self_normalised: bool, unit: str
+def as_weights(
+    log_weights: Any, keep: NDArray[np.bool_], *, up_to_a_constant: bool = False
 ) -> Floats:
+    """Return the weights of all entries, 0 where they do not count."""
     if log_weights is None:
-        if self_normalised:
-            raise ValueError("self_normalised needs log_weights, log(π/π_old) of the samples.")
-        return np.ones(keep.shape)
+        return keep.astype(np.float64)
     logs = as_numpy("log_weights", log_weights)
-    try:
-        logs = np.broadcast_to(logs, keep.shape)
-    except ValueError:
+    per_sequence = (len(keep), 1)
+    if logs.shape not in ((keep.shape,) if keep.ndim == 1 else (keep.shape, per_sequence)):
+        wanted = (
+            f"{keep.shape}" if keep.ndim == 1 else f"{per_sequence} for sequences, {keep.shape}"
+        )
         raise ValueError(
             f"log_weights has shape {logs.shape}, the log-probabilities {keep.shape}; give one "
-            "weight a draw, a token, or (shape (sequences, 1)) a sequence."
-        ) from None
+            f"weight a draw, a token, or (shape (sequences, 1)) a sequence: here {wanted}."
+        )
+    logs = np.broadcast_to(logs, keep.shape)
     if np.any(np.isnan(logs[keep]) | (logs[keep] == math.inf)):
         raise ValueError(
             "log_weights holds NaN or +inf where the mask is True; drop those samples."
         )
-    if self_normalised and unit == "sequence" and np.any(np.ptp(logs, axis=1) > 0):
+    top = float(np.max(logs[keep], initial=-math.inf))
+    if up_to_a_constant:
+        if top == -math.inf:
+            raise ValueError("log_weights is -inf at every sample: no sample is left.")
+        logs = logs - top
+    elif top > 700:
         raise ValueError(
-            "self_normalised at sequence level needs one weight a sequence, shape (sequences, 1)."
+            f"log_weights is {top:.0f} at a sample, whose weight overflows; take a constant off "
+            "all of them and use self_normalised=True."
         )
     return np.where(keep, np.exp(np.where(keep, logs, 0.0)), 0.0)
 
 
-def _as_labels(groups: Any, rows: int, keep: NDArray[np.bool_]) -> NDArray[np.intp]:
+def vary_in_a_row(weights: Floats, keep: NDArray[np.bool_]) -> bool:
+    """Whether the tokens of a sequence have different weights."""
+    lowest = np.where(keep, weights, math.inf).min(axis=1, initial=math.inf)
+    return bool(np.any(keep & (weights != lowest[:, None])))
+
+
+def as_groups(groups: Any, keep: NDArray[np.bool_]) -> tuple[NDArray[np.intp], int]:
     """Return the number of each row's group, counted over groups that have a sample."""
-    occupied = keep.reshape(rows, -1).any(axis=1)
+    rows = len(keep)
+    occupied = np.asarray(keep.any(axis=tuple(range(1, keep.ndim))))
     if groups is None:
         codes, count = np.cumsum(occupied) - 1, int(occupied.sum())
     else:
-        labels = np.asarray(groups)
+        labels = as_labels("groups", groups)
         if labels.shape != (rows,):
             raise ValueError(
                 f"groups has shape {labels.shape}; give one label a draw or sequence, shape "
                 f"({rows},)."
             )
-        names = np.unique(labels[occupied])
-        codes, count = np.searchsorted(names, labels), len(names)
-    if count < 2:
-        raise ValueError(
-            f"{'groups' if groups is not None else 'log_q'}: fewer than two independent groups "
-            "hold unmasked samples; one group gives no standard error. Add samples or groups."
-        )
+        codes, count = _numbered(labels, occupied)
     # A row without a sample adds nothing to any group, so it may stand in the first.
-    return np.where(occupied, codes, 0)
+    return np.where(occupied, codes, 0), count
 
 
-def _by_group(values: Floats, labels: NDArray[np.intp]) -> Floats:
+def _numbered(labels: NDArray[Any], occupied: NDArray[np.bool_]) -> tuple[NDArray[np.intp], int]:
+    """Return for each label its number among those that are occupied, and how many these are."""
+    numbers: dict[Any, int] = {}
+    try:
+        for label in labels[occupied].tolist():
+            numbers.setdefault(label, len(numbers))
+    except TypeError as error:
+        raise TypeError(f"groups holds a label that cannot be compared: {error}.") from None
+    if any(label != label for label in numbers):
+        raise ValueError("groups holds NaN; give those rows a label, or mask them.")
+    return np.array([numbers.get(label, 0) for label in labels.tolist()], dtype=np.intp), len(
+        numbers
+    )
+
+
+def by_group(values: Floats, labels: NDArray[np.intp]) -> Floats:
     """Return the sums of values over rows with one label, of labels with any row."""
-    rows = values.reshape(len(values), -1).sum(axis=1)
+    rows = values.sum(axis=tuple(range(1, values.ndim)))
     with np.errstate(invalid="ignore"):
         return np.asarray(np.bincount(labels, rows), dtype=np.float64)
 
 
-def _units(keep: NDArray[np.bool_], weights: Floats, self_normalised: bool, unit: str) -> Floats:
+def units(keep: NDArray[np.bool_], weights: Floats, self_normalised: bool, unit: str) -> Floats:
     """Return what the total is divided by, entry by entry."""
     if unit in ("draw", "token"):
         return weights if self_normalised else keep.astype(np.float64)
@@ -377,14 +427,19 @@ def _diagnose(
     keep: NDArray[np.bool_],
     weights: Floats | None,
     labels: NDArray[np.intp],
-    **errors: float,
+    self_normalised: bool,
+    *,
+    rounding: float,
+    k1_error: float,
+    k3_error: float,
 ) -> Diagnostics:
     logs = log_r[keep]
     with np.errstate(over="ignore"):
         r = np.where(keep, np.exp(log_r), 0.0)
     if weights is not None:
-        r = _product(weights, r)
-    mean, error = _ratio_and_error(_by_group(r, labels), _by_group(keep.astype(float), labels))
+        r = product(weights, r)
+    counts = weights if weights is not None and self_normalised else keep.astype(float)
+    mean, error = _ratio_and_error(by_group(r, labels), by_group(counts, labels))
     with np.errstate(divide="ignore"):
         size = None if weights is None else effective_size(np.log(weights))
     return diagnose(
@@ -392,9 +447,25 @@ def _diagnose(
         mean_ratio=mean,
         error=error,
         max_log_ratio=float(logs.max()),
+        min_log_ratio=float(logs.min()),
+        zeros=int(np.sum(logs == -math.inf)),
+        rounding=rounding,
         effective_size=effective_size(logs),
         pareto_k=tail_index(logs),
         pareto_k_log=tail_index_of_log(logs),
         weight_effective_size=size,
-        **errors,
+        k1_error=k1_error,
+        k3_error=k3_error,
     )
+
+
+def _rounding(log_q: Floats, log_p: Floats, spacings: Sequence[float]) -> float:
+    """Return the standard deviation that the rounding to the given dtypes makes in log r."""
+    total = 0.0
+    for values, of_1 in zip((log_q, log_p), spacings, strict=True):
+        values = values[np.isfinite(values)]
+        # Numbers below 2ⁿ and not below 2ⁿ⁻¹ lie 2ⁿ⁻¹ times as far apart as those from 1 on.
+        apart = of_1 * np.ldexp(1.0, np.frexp(values)[1] - 1)
+        if values.size:
+            total += float(np.mean(apart**2)) / 12
+    return math.sqrt(total)

@@ -1,8 +1,9 @@
 r"""KL(q‖p) from more samples than fit in memory: one pass, constant memory, parts that merge.
 
-A `KLStream` holds the number of draws, the means of k1, k2, k3 and r - 1 and the sums of their
-centred products, which is all that the estimates, their errors and λ̂ need. Updating and merging
-use the formulas of Chan, Golub and LeVeque (1983) for centred sums, which do not cancel.
+A `KLStream` holds moments over independent groups (single draws, sequences, or the rows with one
+label) of their sums of k1, k2, k3 and r - 1 and of what these may be divided by. The estimates,
+their errors and λ̂ need nothing else. Updating and merging use the formulas of Chan, Golub and
+LeVeque (1983) for centred sums, which do not cancel.
 """
 
 import math
@@ -11,37 +12,71 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from klapprox.control_variates import coefficient_of_sums
 from klapprox.diagnostics import Diagnostics, diagnose
-from klapprox.estimate import KLEstimate, as_numpy, conclude, refuse_confidence
-from klapprox.estimators import ESTIMATORS, K_LAMBDA, log_ratio, refuse_unknown
+from klapprox.estimate import (
+    KLEstimate,
+    as_groups,
+    as_weights,
+    by_group,
+    conclude,
+    gather,
+    refuse_confidence,
+    refuse_level,
+    units,
+    vary_in_a_row,
+)
+from klapprox.estimators import ESTIMATORS, K_LAMBDA, refuse_unknown
 
 __all__ = ["KLStream", "stream_dask", "stream_kl"]
 
-TRACKED = (*ESTIMATORS, "r - 1")
-"""What the moments of a stream are about, in the order of its vectors."""
+_UNITS = ("samples", "sequences", "weights", "weights of sequences")
+TRACKED = (*ESTIMATORS, "r - 1", *_UNITS)
+"""What the moments of a stream are about, in the order of its vectors: totals of a group."""
+
+Floats = NDArray[np.float64]
 
 _LARGEST = 350.0  # above it r² overflows
+_SUMS = ("groups", "n", "infinite", "ratios", "squares", "weight_squares", "rounding_squares")
+_FLAGS = ("sequences", "weighted", "grouped", "token_weights")
+_COUNTS = (*_SUMS, *_FLAGS, "max_log_ratio", "min_log_ratio")
 
 
-@dataclass
+@dataclass(eq=False)
 class KLStream:
-    """Running moments of the estimators and of r - 1 at independent x ~ q.
+    """Running moments, over independent groups, of the estimators and of r - 1 at x ~ q.
 
     Attributes
     ----------
-    n : int
-        Draws so far.
+    groups, n : int
+        Independent groups, and draws or unmasked tokens, so far.
     infinite : int
         How many of them have p(x) = 0; they make every estimate infinite.
     mean : array of shape (m,)
-        Means of the m quantities `TRACKED`, k1, k2, k3 and r - 1, over the draws with p(x) > 0.
+        Means over groups of the m totals `TRACKED`. Where p(x) = 0 only r - 1 is counted.
     products : array of shape (m, m)
         Sums of centred products of the same.
-    max_log_ratio : float
-        Largest log r so far.
+    max_log_ratio, min_log_ratio : float
+        Largest and smallest log r so far.
+    ratios, squares, weight_squares, rounding_squares : float
+        Sums over the samples of r, r², squared weights and variances of rounding.
+    sequences, weighted, grouped, token_weights : bool
+        What `update` was given: sequences of tokens, weights, groups, weights that differ within a
+        sequence.
+
+    Notes
+    -----
+    Over the ranks of a distributed run one all-gather of `state` merges the streams, with a
+    backend of PyTorch that takes tensors where they are::
+
+        state = torch.from_numpy(stream.state)
+        parts = [torch.empty_like(state) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, state)
+        total = kl.KLStream()
+        for part in parts:
+            total.merge(kl.KLStream.of_state(part))
 
     Examples
     --------
@@ -51,64 +86,156 @@ class KLStream:
     >>> first.merge(second)
     >>> first.n, round(first.estimate("k1").value, 4)
     (80, 0.1733)
+    >>> KLStream.of_state(first.state) == first  # saved and restored
+    True
     """
 
+    groups: int = 0
     n: int = 0
     infinite: int = 0
     mean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(TRACKED)))
     products: NDArray[np.float64] = field(default_factory=lambda: np.zeros((len(TRACKED),) * 2))
     max_log_ratio: float = -math.inf
+    min_log_ratio: float = math.inf
+    ratios: float = 0.0
+    squares: float = 0.0
+    weight_squares: float = 0.0
+    rounding_squares: float = 0.0
+    sequences: bool = False
+    weighted: bool = False
+    grouped: bool = False
+    token_weights: bool = False
 
-    def update(self, log_q: Any, log_p: Any) -> None:
-        """Take in log-probabilities of further draws, of any equal shape.
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold the same moments, number for number."""
+        return isinstance(other, KLStream) and bool(np.array_equal(self.state, other.state))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def state(self) -> NDArray[np.float64]:
+        """All that the stream holds, as one array of a fixed length: to save, or to send."""
+        counts = [float(getattr(self, name)) for name in _COUNTS]
+        return np.concatenate([counts, self.mean, self.products.ravel()])
+
+    @classmethod
+    def of_state(cls, state: ArrayLike) -> "KLStream":
+        """Return the stream that has this `state`.
+
+        Raises
+        ------
+        ValueError
+            If the array does not have the length of a state.
+        """
+        numbers = np.array(state, dtype=np.float64)
+        size = len(TRACKED)
+        if numbers.shape != (len(_COUNTS) + size + size**2,):
+            raise ValueError(
+                f"state has shape {numbers.shape}; give what KLStream.state returned, shape "
+                f"({len(_COUNTS) + size + size**2},)."
+            )
+        counts, mean, products = np.split(numbers, [len(_COUNTS), len(_COUNTS) + size])
+        stream = cls(mean=mean, products=products.reshape(size, size))
+        for name, value in zip(_COUNTS, counts.tolist(), strict=True):
+            setattr(stream, name, type(getattr(stream, name))(value))
+        return stream
+
+    def update(
+        self,
+        log_q: Any,
+        log_p: Any,
+        *,
+        mask: Any = None,
+        groups: Any = None,
+        log_weights: Any = None,
+    ) -> None:
+        """Take in log-probabilities of further draws or sequences.
+
+        Parameters
+        ----------
+        log_q, log_p, mask, groups, log_weights : array
+            As in `klapprox.estimate_kl`, except that there may be no entry. Rows of one group
+            belong into one call: the same label in another call is another group.
 
         Raises
         ------
         TypeError, ValueError
-            As in `klapprox.log_ratio`, and if a log-ratio exceeds 350, which under q has
+            As in `klapprox.estimate_kl`, and if a log-ratio exceeds 350, which under q has
             probability below e⁻³⁵⁰ (``prop-free-tests``): such a number is a mismatch of samples
-            and scores.
+            and scores. Also if draws and sequences meet in one stream.
         """
-        log_q, log_p = as_numpy("log_q", log_q), as_numpy("log_p", log_p)
-        if log_q.shape != log_p.shape:
-            raise ValueError(
-                f"log_q has shape {log_q.shape} and log_p {log_p.shape}; give both the same shape."
-            )
-        log_r = np.ravel(log_ratio(log_q, log_p))
-        if log_r.size == 0:
+        log_r, keep, rounding = gather(log_q, log_p, mask)
+        weights = as_weights(log_weights, keep)
+        labels, count = as_groups(groups, keep)
+        if count == 0:
             return
-        top = float(log_r.max())
+        logs = log_r[keep]
+        top = float(logs.max())
         if top > _LARGEST:
             raise ValueError(
                 f"log_r is {top:.1f} at a sample; draws of q never get there. Check that log_q and "
                 "log_p score the same samples, and that q generated them."
             )
-        finite = log_r[log_r > -math.inf]
-        part = KLStream(log_r.size, log_r.size - finite.size, max_log_ratio=top)
-        if finite.size:
-            values = np.stack(
-                [*(estimator.value(finite) for estimator in ESTIMATORS.values()), np.expm1(finite)]
-            )
-            part.mean = values.mean(axis=1)
-            centred = values - part.mean[:, None]
-            part.products = centred @ centred.T
+        finite = np.where(log_r > -math.inf, log_r, 0.0)
+        terms = [estimator.value(finite) for estimator in ESTIMATORS.values()]
+        totals = [weights * term for term in (*terms, np.expm1(log_r))]
+        unit = "sequence" if log_r.ndim == 2 else "draw"
+        totals += [keep.astype(np.float64), units(keep, weights, False, unit)]
+        totals += [weights, units(keep, weights, True, unit)]
+        values = np.stack([by_group(total, labels) for total in totals])
+        part = KLStream(
+            groups=count,
+            n=logs.size,
+            infinite=int(np.sum(logs == -math.inf)),
+            mean=values.mean(axis=1),
+            max_log_ratio=top,
+            min_log_ratio=float(logs.min()),
+            ratios=float(np.sum(np.exp(logs))),
+            squares=float(np.sum(np.exp(2 * logs))),
+            weight_squares=float(np.sum(weights**2)),
+            rounding_squares=logs.size * rounding**2,
+            sequences=log_r.ndim == 2,
+            weighted=log_weights is not None,
+            grouped=groups is not None,
+            token_weights=log_r.ndim == 2 and vary_in_a_row(weights, keep),
+        )
+        centred = values - part.mean[:, None]
+        part.products = centred @ centred.T
         self.merge(part)
 
     def merge(self, other: "KLStream") -> None:
-        """Take in all draws of another stream, which is left as it is."""
-        own, new = self.n - self.infinite, other.n - other.infinite
+        """Take in all samples of another stream, which is left as it is.
+
+        Raises
+        ------
+        ValueError
+            If one holds draws and the other sequences.
+        """
+        own, new = self.groups, other.groups
+        if own and new and self.sequences != other.sequences:
+            raise ValueError("the stream holds draws and sequences; keep one stream for each.")
         if new:
             shift = other.mean - self.mean
             self.products = (
                 self.products + other.products + np.outer(shift, shift) * (own * new / (own + new))
             )
             self.mean = self.mean + shift * (new / (own + new))
-        self.n += other.n
-        self.infinite += other.infinite
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _FLAGS:
+            setattr(self, name, getattr(self, name) or getattr(other, name))
         self.max_log_ratio = max(self.max_log_ratio, other.max_log_ratio)
+        self.min_log_ratio = min(self.min_log_ratio, other.min_log_ratio)
 
-    def estimate(self, estimator: str = "k3", *, confidence: float = 0.95) -> KLEstimate:
-        """Return the estimate from all draws so far, as `klapprox.estimate_kl` would.
+    def estimate(
+        self,
+        estimator: str = "k3",
+        *,
+        level: str = "sequence",
+        self_normalised: bool = False,
+        confidence: float = 0.95,
+    ) -> KLEstimate:
+        """Return the estimate from all samples so far, as `klapprox.estimate_kl` would.
 
         "k_lambda" takes λ̂ from the same draws (``thm-estimated-lambda``): its bias is of order
         1/n, which streams make negligible. There is no k̂, which needs the largest draws.
@@ -116,7 +243,7 @@ class KLStream:
         Raises
         ------
         ValueError
-            With fewer than three draws, or if an option is unknown.
+            With fewer than three groups, or if an option is unknown or does not apply.
 
         Warns
         -----
@@ -124,70 +251,116 @@ class KLStream:
             For each entry of ``KLEstimate.warnings``.
         """
         refuse_unknown(estimator, (*ESTIMATORS, K_LAMBDA))
+        refuse_level(level)
         refuse_confidence(confidence)
-        if self.n < 3:
-            raise ValueError(f"the stream holds {self.n} draws; an error bar needs three.")
-        value, square = self._value_and_square(estimator)
+        if self.groups < 3:
+            raise ValueError(
+                f"the stream holds {self.groups} draws or groups; an error bar needs three."
+            )
+        if estimator == K_LAMBDA and (self.sequences or self.weighted or self.grouped):
+            raise ValueError(
+                f'estimator "{K_LAMBDA}" takes draws of one dimension, without groups and weights; '
+                'use "k3" or "k1".'
+            )
+        if self_normalised and not self.weighted:
+            raise ValueError("self_normalised needs log_weights, log(π/π_old) of the samples.")
+        unit = level if self.sequences else "draw"
+        if self_normalised and unit == "sequence" and self.token_weights:
+            raise ValueError(
+                "self_normalised at sequence level needs one weight a sequence, shape "
+                "(sequences, 1)."
+            )
+        divisor = _unit_vector(_UNITS[(unit == "sequence") + 2 * self_normalised])
+        if divisor @ self.mean == 0:
+            raise ValueError(
+                "log_weights are so small that every weight is 0; add one constant to all of them, "
+                "the same in every call of update."
+            )
+        if estimator == K_LAMBDA:
+            value, error = self._of_k_lambda()
+        else:
+            value, error = self._ratio(_unit_vector(estimator), divisor)
         if self.infinite:
-            value = square = math.inf
+            value = error = math.inf
         return conclude(
             value,
-            self._error(square, value),
+            error,
             estimator=estimator,
-            unit="draw",
+            unit=unit,
             n=self.n,
-            groups=self.n,
+            groups=self.groups,
             confidence=confidence,
-            diagnostics=self._diagnostics(),
+            diagnostics=self._diagnostics(divisor, self_normalised),
         )
 
-    def _mean(self, name: str) -> float:
-        return float(self.mean[TRACKED.index(name)])
+    def _ratio(self, total: Floats, divisor: Floats) -> tuple[float, float]:
+        """Return Σ totals/Σ divisors over groups and its standard error.
 
-    def _product(self, first: str, second: str) -> float:
-        return float(self.products[TRACKED.index(first), TRACKED.index(second)])
+        Both are linear in the totals `TRACKED`, with these coefficients.
+        """
+        of_total, of_divisor = float(total @ self.mean), float(divisor @ self.mean)
+        value = of_total / of_divisor
+        residual = total - value * divisor
+        square = float(residual @ self.products @ residual)
+        # What is left of equal values is rounding.
+        rounding = 8 * np.finfo(float).eps
+        whole = float(total @ self.products @ total)
+        if square <= max(self.groups * (rounding * of_total) ** 2, rounding * whole):
+            return value, 0.0
+        return value, math.sqrt(square / (self.groups - 1) / self.groups) / of_divisor
 
-    def _value_and_square(self, estimator: str) -> tuple[float, float]:
-        """Return the mean and the sum of centred squares of an estimator."""
-        if estimator != K_LAMBDA:
-            return self._mean(estimator), self._product(estimator, estimator)
-        product = self._product("k1", "r - 1")
-        slope = coefficient_of_sums(self._product("r - 1", "r - 1"), product)
-        square = self._product("k1", "k1") + slope * product
-        return self._mean("k1") + slope * self._mean("r - 1"), max(square, 0.0)
+    def _of_k_lambda(self) -> tuple[float, float]:
+        """Return the mean of k_λ̂ and its standard error."""
+        k1, x = _unit_vector("k1"), _unit_vector("r - 1")
+        squares, products = (float(x @ self.products @ other) for other in (x, k1))
+        return self._ratio(k1 + coefficient_of_sums(squares, products) * x, _unit_vector("samples"))
 
-    def _error(self, square: float, mean: float) -> float:
-        """Return the standard error of a mean from the sum of centred squares."""
-        if square <= self.n * (8 * np.finfo(float).eps * mean) ** 2 < math.inf:
-            return 0.0  # what is left of equal values is rounding
-        return math.sqrt(square / (self.n - 1) / self.n)
-
-    def _diagnostics(self) -> Diagnostics:
-        # The draws with p(x) = 0 have r = 0.
-        share, of_finite = 1 - self.infinite / self.n, 1 + self._mean("r - 1")
-        mean = share * of_finite
-        spread = self._product("r - 1", "r - 1") + self.infinite * share * of_finite**2
-        squares = self.n * mean**2 + spread  # Σ r²
+    def _diagnostics(self, divisor: Floats, self_normalised: bool) -> Diagnostics:
+        weights, samples = _unit_vector("weights"), _unit_vector("samples")
+        excess = _unit_vector("r - 1")  # of w(r - 1); that of wr from 1, if need be
+        if not self_normalised:
+            excess += weights - samples
+        mean, error = self._ratio(excess, weights if self_normalised else samples)
+        errors = [
+            math.inf if self.infinite else self._ratio(_unit_vector(name), divisor)[1]
+            for name in ("k1", "k3")
+        ]
+        size = None
+        if self.weighted:
+            total = self.groups * float(weights @ self.mean)
+            size = total**2 / self.weight_squares if self.weight_squares > 0 else 0.0
         return diagnose(
             n=self.n,
-            mean_ratio=mean,
-            error=self._error(spread, mean),
-            k1_error=self._error(self._product("k1", "k1"), self._mean("k1")),
-            k3_error=self._error(self._product("k3", "k3"), self._mean("k3")),
+            mean_ratio=1 + mean,
+            error=error,
+            k1_error=errors[0],
+            k3_error=errors[1],
             max_log_ratio=self.max_log_ratio,
-            effective_size=(self.n * mean) ** 2 / squares if squares > 0 else 0.0,
+            min_log_ratio=self.min_log_ratio,
+            zeros=self.infinite,
+            rounding=math.sqrt(self.rounding_squares / self.n),
+            effective_size=self.ratios**2 / self.squares if self.squares > 0 else 0.0,
+            weight_effective_size=size,
         )
+
+
+def _unit_vector(name: str) -> Floats:
+    return np.array([float(tracked == name) for tracked in TRACKED])
 
 
 def stream_kl(
-    chunks: Iterable[tuple[Any, Any]], *, total: int | None = None, progress: bool = False
+    chunks: Iterable[tuple[Any, Any] | dict[str, Any]],
+    *,
+    total: int | None = None,
+    progress: bool = False,
 ) -> KLStream:
     """Return the moments of all chunks of (log_q, log_p), one at a time in memory.
 
     Parameters
     ----------
-    chunks : iterable of pairs of arrays
-        Log-probabilities of draws of q, as in `KLStream.update`.
+    chunks : iterable of pairs of arrays, or of dictionaries
+        Log-probabilities of samples of q, (log_q, log_p), or all arguments of `KLStream.update` by
+        name.
     total : int, optional
         Number of chunks, for the progress bar.
     progress : bool
@@ -208,18 +381,30 @@ def stream_kl(
 
         chunks = tqdm(chunks, total=total, unit="chunk")
     stream = KLStream()
-    for log_q, log_p in chunks:
-        stream.update(log_q, log_p)
+    for chunk in chunks:
+        if isinstance(chunk, dict):
+            stream.update(**chunk)
+        else:
+            stream.update(*chunk)
     return stream
 
 
 def stream_dask(log_q: Any, log_p: Any) -> KLStream:
     """Return the moments of two Dask arrays, block by block on whatever scheduler is set.
 
-    The blocks of ``log_p`` are cut like those of ``log_q``; only the moments travel.
+    The blocks of ``log_p`` are cut like those of ``log_q``; only the moments travel. With
+    ``dask.distributed`` the arrays may be larger than the memory of one machine. Of sequences of
+    tokens, a block holds whole ones.
     """
     import dask
 
+    for name, array in (("log_q", log_q), ("log_p", log_p)):
+        if not hasattr(array, "to_delayed"):
+            raise TypeError(
+                f"{name} is a {type(array).__name__}; give a dask.array, or use stream_kl."
+            )
+    if len(log_q.shape) == 2:
+        log_q = log_q.rechunk({1: -1})
     if log_q.shape != log_p.shape:
         raise ValueError(f"log_q has shape {log_q.shape} and log_p {log_p.shape}; give equal ones.")
     blocks = zip(
