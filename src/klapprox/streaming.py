@@ -396,13 +396,13 @@ def stream_dask(log_q: Any, log_p: Any) -> KLStream:
     ``dask.distributed`` the arrays may be larger than the memory of one machine. Of sequences of
     tokens, a block holds whole ones.
     """
-    import dask
-
     for name, array in (("log_q", log_q), ("log_p", log_p)):
         if not hasattr(array, "to_delayed"):
             raise TypeError(
                 f"{name} is a {type(array).__name__}; give a dask.array, or use stream_kl."
             )
+    import dask
+
     if len(log_q.shape) == 2:
         log_q = log_q.rechunk({1: -1})
     if log_q.shape != log_p.shape:

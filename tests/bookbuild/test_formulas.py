@@ -24,7 +24,7 @@ def pieces(tex, display=False):
         (r"a+b+c\le d+e+f+g", ["a+b+c", "≤d+e+f+g"]),
         (r"(a\le b)(c=d)(e=f)", ["(a≤b)(c=d)(e=f)"]),
         # The bracket that carries a power closes what was opened.
-        (r"\mathbb{E}[(\log r)^+]\le\frac1e,t\ge0", ["𝔼[(logr)+]", "≤1e,", "t", "≥0"]),
+        (r"\mathbb{E}[(\log r)^+]\le\frac1e,t\ge0", ["𝔼[(logr)+]", "≤1e,", "t≥0"]),
         (r"\displaystyle\mathrm{Var}(S)=\sum_tV_t", ["Var(S)", "=∑tVt"]),
         (r"abcdefgh+ijklmnop-qrstuvw", ["abcdefgh", "+ijklmnop", "−qrstuvw"]),
     ],
