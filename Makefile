@@ -51,6 +51,10 @@ test-unit: $(READY) ## only the package and the guards, with branch coverage
 test-site: book ## open every page of the built site in headless Chromium
 	@$(BIN)/pytest --quiet -n 2 tests/site --site $(SITE)
 
+.PHONY: lighthouse
+lighthouse: book ## what Lighthouse says of three pages on a simulated phone (needs Node; not part of the tests)
+	@$(BIN)/python tools/lighthouse.py $(SITE)
+
 .PHONY: test-arrays
 test-arrays: $(READY_ARRAYS) ## the estimators and losses with PyTorch, JAX and Dask, gradients included
 	@$(BIN)/pytest --quiet tests/arrays
@@ -76,6 +80,10 @@ serve: book ## serve the site on http://localhost:8000 (PORT=... for another)
 .PHONY: bench
 bench: $(READY) ## time, memory and accuracy as ratios in one run (SIZES="10000 1000000"; needs 8 GB for 1e8)
 	@$(BIN)/python -W ignore benchmarks/bench.py $(if $(SIZES),--sizes $(SIZES))
+
+.PHONY: bench-vocabulary
+bench-vocabulary: $(READY_ARRAYS) ## the same for whole vocabularies, against the one-liner and F.kl_div
+	@$(BIN)/python -W ignore benchmarks/vocabulary.py
 
 .PHONY: lint
 lint: $(READY) ## ruff on code and notebooks, strict types, spelling

@@ -63,6 +63,8 @@ def finish(
     for box in tree.xpath("//div[contains(@class, 'proof') and contains(@class, 'admonition')]"):
         if not box.xpath(".//span[@class='caption-number']"):
             box.set("class", "proof admonition bare")
+    for cited in tree.xpath("//div[starts-with(@class, 'citation')]"):
+        cited.attrib.pop("role", None)  # neither is what these roles ask for
     for table in tree.xpath("//table"):
         _let_scroll(table)
     for image in tree.xpath("//img"):
@@ -138,6 +140,9 @@ def _let_scroll(table: Any) -> None:
             if plain(head) and plain(cell):
                 cell.insert(0, E.SPAN(*copy.deepcopy(list(head)), E.CLASS("head")))
                 cell[0].tail, cell.text = cell.text, None
+    for head in heads:
+        if not plain(head):
+            head.tag = "td"  # an empty corner is no heading
     box.tail, table.tail = table.tail, None
     table.getparent().replace(table, box)
     box.append(table)

@@ -100,7 +100,8 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
     context["book_archive"] = ARCHIVE
     context["book_project"] = app.config.html_context.get("project_address", "")
     context["book_address"] = address = _address()
-    context["book_contents"] = context["toctree"](maxdepth=1, titles_only=True, includehidden=True)
+    contents = context["toctree"](maxdepth=1, titles_only=True, includehidden=True)
+    context["book_contents"] = contents.replace(' role="heading"', "")  # it has no level
     context["book_metadata"] = []
     if "body" not in context:
         return

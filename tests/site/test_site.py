@@ -13,6 +13,7 @@ import urllib.parse
 from urllib.parse import unquote
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 WIDTHS = {1280: 800, 390: 844}  # width: height
 NARROW = (360, 390, 768, 1280)  # every formula fits at these widths
@@ -275,7 +276,7 @@ def search(page, words):
     page.keyboard.type(words)
     page.keyboard.press("Enter")
     page.wait_for_url("**/search.html?*")
-    page.wait_for_function("document.getElementById('found').textContent.includes('“')")
+    page.wait_for_selector("#found:has-text('“')")
     return page.eval_on_selector_all("#results li", "all => all.map(e => e.innerText)")
 
 
@@ -420,6 +421,92 @@ def test_files(site, page_path):
 @pytest.mark.parametrize(("served", "width", "scheme"), COMBINATIONS)
 def test_keyboard(visit, bases, served, width, scheme):
     check_keyboard(visit(f"{bases[served]}index.html", width, scheme).page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessible(visit, bases, page_path, scheme):
+    page = visit(bases["file"] + page_path, scheme=scheme).page
+    unfold(page)
+    # Boxes that scroll become reachable when they come into view: see the next test.
+    rules = {"scrollable-region-focusable": {"enabled": False}}
+    found = Axe().run(page, options={"rules": rules}).response["violations"]
+    told = [
+        (one["id"], one["help"], [node["html"][:120] for node in one["nodes"]]) for one in found
+    ]
+    assert not told, told
+
+
+def test_what_scrolls_can_be_reached_and_shows_that_it_goes_on(visit, bases):
+    page = visit(f"{bases['file']}chapters/practice.html", 390).page
+    box = page.locator(".cell_output pre").first
+    box.scroll_into_view_if_needed()
+    page.wait_for_selector(".cell_output pre[tabindex='0']")
+    assert "gradient" in box.evaluate("e => getComputedStyle(e).backgroundImage")
+    stops = "all => all.filter(e => e.tabIndex >= 0 && e.scrollWidth <= e.clientWidth + 1).length"
+    assert page.eval_on_selector_all(".formula", stops) == 0, "what fits is no stop of the Tab key"
+
+
+REFERENCE = "article a.reference.internal[href$='#thm-optimal-lambda']"
+
+
+@pytest.mark.parametrize("name", ["index.html", "chapters/k3-control-variates.html"])
+def test_a_reference_shows_what_it_means(visit, bases, name):
+    page = visit(bases["file"] + name).page
+    unfold(page)
+    link, card = page.locator(REFERENCE).first, page.locator(".preview")
+    link.scroll_into_view_if_needed()
+    link.hover()
+    card.wait_for(state="visible")
+    assert card.inner_text().startswith("Theorem 5.7")
+    assert card.locator("math").count() > 3
+    page.keyboard.press("Escape")
+    card.wait_for(state="hidden")
+    page.mouse.move(0, 0)
+    link.focus()
+    card.wait_for(state="visible")
+    assert link.get_attribute("aria-describedby") == "preview"
+    box = card.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 1280
+
+
+def test_a_touch_shows_and_a_second_one_follows(browser, bases):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    page = context.new_page()
+    page.goto(f"{bases['file']}index.html")
+    link = page.locator(REFERENCE).first
+    link.scroll_into_view_if_needed()
+    link.tap()
+    page.locator(".preview").wait_for(state="visible")
+    assert page.url.endswith("index.html")
+    link.tap()
+    page.wait_for_url("**/k3-control-variates.html#thm-optimal-lambda")
+    context.close()
+
+
+def test_colours_are_the_readers_choice_and_figures_follow(visit, bases):
+    page = visit(f"{bases['http']}chapters/k3-control-variates.html").page
+    image = page.locator("article img").first
+    image.scroll_into_view_if_needed()
+    image.evaluate("e => e.decode()")
+    light = image.screenshot()
+    page.click(".theme-button")
+    check_scheme(page, "dark")
+    assert image.screenshot() != light
+    page.reload()
+    check_scheme(page, "dark")
+    page.click(".theme-button")
+    check_scheme(page, "light")
+
+
+def test_the_contents_open_on_a_phone_without_a_script(browser, bases):
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(f"{bases['file']}chapters/k1.html")
+    assert not page.locator("#menu").is_visible()
+    page.click(".menu-button")
+    assert page.locator("#menu a[href='why.html']").is_visible()
+    context.close()
 
 
 # What readers ask, and the beginning of the result that should come first.

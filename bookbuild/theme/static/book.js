@@ -79,7 +79,8 @@ if (navigator.clipboard) {
 
 const previews = {}; // page: {id: HTML}, filled by the scripts of the folder _static/previews
 window.addPreviews = (page, found) => { previews[page] = found; };
-const here = location.pathname.split("/").slice(-root.split("/").length).join("/").replace(/\.html$/, "") || "index";
+const depth = root.split("..").length; // how many parts of the address name the page
+const here = location.pathname.split("/").slice(-depth).join("/").replace(/\.html$/, "") || "index";
 const scripts = {};
 
 function load(page) {

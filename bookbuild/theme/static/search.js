@@ -11,7 +11,7 @@ const spelled = text => text.replace(/[λπβχσμθαδ]/g, letter => ` ${GREE
 // How much a word found in each field counts.
 const FIELDS = [["w", 9], ["n", 8], ["t", 6], ["k", 2], ["x", 1]];
 // Among equals, what a reader means more often.
-const KIND = {answer: 1.6, statement: 1.2, section: 1.1, page: 1.1, function: 0.6, exercise: 0.8};
+const KIND = {answer: 2, statement: 1.2, section: 1.1, page: 1.1, function: 0.6, exercise: 0.8};
 
 for (const entry of window.searchEntries) {
   entry.words = FIELDS.map(([field]) => words(spelled(entry[field] ?? "")));
