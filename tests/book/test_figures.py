@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from bookbuild import figures as page
 from klapprox.book import figures
 
 
@@ -72,7 +73,33 @@ def test_options_reach_subplots():
     assert right.get_ylim() == (-3, 5)
 
 
-def test_no_two_estimators_look_alike():
+def test_no_two_series_look_alike():
     assert figures.STYLES.keys() == figures.COLOURS.keys() == figures.LINES.keys()
     assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
     assert len({figures.LINES[name] for name in ("k1", "k2", "k3", "other")}) == 4
+    assert len({figures.LINES[name] for name in ("first", "second", "third", "other")}) == 4
+
+
+def contrast(first, second):
+    """Return the contrast of two colours as WCAG 2 defines it."""
+    luminances = []
+    for colour in (first, second):
+        rgb = np.array(mpl.colors.to_rgb(colour))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        luminances.append(linear @ [0.2126, 0.7152, 0.0722])
+    return (max(luminances) + 0.05) / (min(luminances) + 0.05)
+
+
+@pytest.mark.parametrize("name", ["first", "second", "third", "other", "grey"])
+def test_neutral_series_are_readable_on_light_and_dark_pages(name):
+    colour = figures.COLOURS[name]
+    named, dark = page.NAMES[colour.lower()]
+    assert named == name
+    assert contrast(colour, "#ffffff") >= 4.5
+    assert contrast(dark, page.NAMES["#ffffff"][1]) >= 4.5
+
+
+def test_every_colour_has_a_value_on_dark_pages():
+    names = {name: colour for colour, (name, _) in page.NAMES.items()}
+    for name, colour in figures.COLOURS.items():
+        assert names[name] == colour.lower()

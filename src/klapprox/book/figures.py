@@ -10,9 +10,28 @@ from IPython.display import SVG
 __all__ = ["COLOURS", "LINES", "STYLES", "new", "show"]
 
 # Okabe and Ito's palette, which survives the common forms of colour blindness; each estimator
-# also has a line style of its own, so that no figure depends on colour alone.
-COLOURS = {"k1": "#0072B2", "k2": "#D55E00", "k3": "#007F5F", "other": "#8A3B76", "grey": "#5F6368"}
-LINES = {"k1": "-", "k2": "--", "k3": "-.", "other": ":", "grey": "-"}
+# also has a line style of its own, so that no figure depends on colour alone. The colours of the
+# estimators mean nothing else; series of other things are the first, second, third and other.
+COLOURS = {
+    "k1": "#0072B2",
+    "k2": "#D55E00",
+    "k3": "#007F5F",
+    "first": "#26324A",
+    "second": "#8C6D1F",
+    "third": "#6E2B1E",
+    "other": "#8A3B76",
+    "grey": "#5F6368",
+}
+LINES = {
+    "k1": "-",
+    "k2": "--",
+    "k3": "-.",
+    "first": "-",
+    "second": "--",
+    "third": "-.",
+    "other": ":",
+    "grey": "-",
+}
 STYLES = {name: {"color": COLOURS[name], "linestyle": LINES[name]} for name in COLOURS}
 
 _RC: dict[Any, Any] = {
