@@ -47,7 +47,31 @@ def typeset(tex: str, display: bool) -> str:
     if len(root) == 1 and root[0].tag in ("mrow", "mstyle"):  # \displaystyle before all
         display = display or root[0].get("displaystyle") == "true"
         root = root[0]
-    pieces = _pieces(root)
+    parts = _parts(list(root)) if display else [list(root)]
+    set_parts = [_set_part(part, display) for part in parts]
+    if len(parts) == 1:
+        return set_parts[0]
+    return "".join(f'<span class="part">{part}</span>' for part in set_parts)
+
+
+def _parts(children: list[Any]) -> list[list[Any]]:
+    """Cut a row at its wide spaces: a line is broken there before it is broken elsewhere."""
+    parts: list[list[Any]] = [[]]
+    for child in children:
+        if _is_wide(child) and parts[-1]:
+            parts.append([])
+        elif not _is_wide(child):
+            parts[-1].append(child)
+    return [part for part in parts if part]
+
+
+def _is_wide(child: Any) -> bool:
+    return child.tag == "mspace" and float(child.get("width", "0").rstrip("em") or 0) >= 1
+
+
+def _set_part(children: list[Any], display: bool) -> str:
+    """Return a row as ``<math>`` elements between which a line may be broken."""
+    pieces = _pieces(children)
     for piece in pieces[1:]:
         if piece[0].tag == "mo" and piece[0].text in RELATIONS | SUMS:
             piece[0].set("form", "infix")  # it stands first now, but keeps its spaces
@@ -63,10 +87,9 @@ def _math(children: list[Any], display: bool) -> Any:
     return math
 
 
-def _pieces(root: Any) -> list[list[Any]]:
+def _pieces(children: list[Any]) -> list[list[Any]]:
     """Return the children of a formula in groups between which a line may be broken."""
-    children = list(root)
-    if len("".join(root.itertext())) <= SHORT:
+    if _length(children) <= SHORT:
         return [children]
     pieces = _cut(children, RELATIONS)
     return [
@@ -87,8 +110,7 @@ def _cut(children: list[Any], before: frozenset[str]) -> list[list[Any]]:
         bracket = _bracket(child)
         depth += (bracket in OPENING) - (bracket in CLOSING)
         pieces[-1].append(child)
-        wide = child.tag == "mspace" and float(child.get("width", "0").rstrip("em") or 0) >= 1
-        if depth == 0 and (wide or text == ","):
+        if depth == 0 and (_is_wide(child) or text == ","):
             pieces.append([])
     return [piece for piece in pieces if piece]
 

@@ -44,6 +44,12 @@ def test_displays_are_displays():
     assert formulas.typeset(r"\begin{align}a&=b\\c&=d\end{align}", True).count("<mtr>") == 2
 
 
+def test_a_display_is_broken_at_wide_spaces_first():
+    whole = etree.fromstring("<p>" + formulas.typeset(r"a=b,\qquad c=d", True) + "</p>")
+    assert [part.get("class") for part in whole] == ["part", "part"]
+    assert not whole.xpath(".//mspace"), "the space is that between the parts"
+
+
 def test_a_formula_that_is_not_understood_raises():
     with pytest.raises(LatexError):
         formulas.typeset(r"\nosuchcommand", False)
