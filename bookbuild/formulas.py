@@ -16,12 +16,13 @@ from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 
 RELATIONS = frozenset("=<>≤≥≈≠∼∝≪≫→⟶⟹⟺⟸↦⇒⇔∈∉⊂⊆≔≡")
+IMPLICATIONS = frozenset("⟹⟺⟸⇒⇔")
 SUMS = frozenset("+−")
 OPENING, CLOSING = frozenset("([{⟨⌊⌈"), frozenset(")]}⟩⌋⌉")
 SHORT = 9  # a formula of at most so many characters is not cut
 LONG = 12  # a piece of more characters than this is also cut at its sums
 
-_NUMBERED = re.compile(r"\\(begin|end)\{(align|gather|equation|multline)\}")
+_NUMBERED = re.compile(r"\\(begin|end)\{(align|gather|equation)\}")
 _NAMED = re.compile(r"&(?!(?:lt|gt|amp|quot);)\w+;")
 
 
@@ -55,12 +56,15 @@ def typeset(tex: str, display: bool) -> str:
 
 
 def _parts(children: list[Any]) -> list[list[Any]]:
-    """Cut a row at its wide spaces: a line is broken there before it is broken elsewhere."""
+    """Cut a row where a line is broken first: at wide spaces and before implications."""
     parts: list[list[Any]] = [[]]
     for child in children:
-        if _is_wide(child) and parts[-1]:
+        implies = child.tag == "mo" and child.text in IMPLICATIONS
+        if (implies or _is_wide(child)) and parts[-1]:
             parts.append([])
-        elif not _is_wide(child):
+        if implies:
+            child.set("form", "infix")
+        if not _is_wide(child):
             parts[-1].append(child)
     return [part for part in parts if part]
 

@@ -44,6 +44,12 @@ def test_displays_are_displays():
     assert formulas.typeset(r"\begin{align}a&=b\\c&=d\end{align}", True).count("<mtr>") == 2
 
 
+def test_a_display_is_broken_before_implications():
+    whole = etree.fromstring("<p>" + formulas.typeset(r"a<b\iff c<d\iff e<f", True) + "</p>")
+    texts = ["".join(part.itertext()) for part in whole]
+    assert [text.replace(" ", "") for text in texts] == ["a<b", "⟺c<d", "⟺e<f"]
+
+
 def test_a_display_is_broken_at_wide_spaces_first():
     whole = etree.fromstring("<p>" + formulas.typeset(r"a=b,\qquad c=d", True) + "</p>")
     assert [part.get("class") for part in whole] == ["part", "part"]
