@@ -65,6 +65,10 @@ chapter: $(READY) ## re-execute, test and build one chapter: make chapter CHAPTE
 	@$(BIN)/pytest --quiet --nbval chapters/$(CHAPTER).ipynb
 	@$(MAKE) --no-print-directory book
 
+.PHONY: page
+page: $(READY) ## build one chapter alone, in seconds, to look at it: make page CHAPTER=k1
+	@PYTHONPATH=. $(BIN)/python bookbuild/make_page.py chapters/$(CHAPTER)
+
 .PHONY: notebooks
 notebooks: $(READY) ## re-execute and normalise every notebook
 	@$(BIN)/python bookbuild/notebooks.py $(NOTEBOOKS)

@@ -1,6 +1,7 @@
 """The font of the formulas: STIX Two Math, as far as the pages use it."""
 
 import importlib.metadata
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fontTools.ttLib import TTFont
 _FILES = importlib.metadata.files("ziamath") or []
 SOURCE = next(Path(str(f.locate())) for f in _FILES if f.name == "STIXTwoMath-Regular.ttf")
 NAME = "STIXTwoMath.woff2"
+ITALICS = "ℎ" + "".join(map(chr, [*range(0x1D434, 0x1D468), *range(0x1D6E2, 0x1D71C)]))
 LICENCE = """\
 STIX Two Math, copyright 2001-2021 The STIX Fonts Project Authors (https://github.com/stipub/stixfonts),
 with the reserved font name TM Math. SIL Open Font License 1.1: https://openfontlicense.org
@@ -24,6 +26,8 @@ def write_subset(folder: Path, pages: Iterable[str]) -> None:
     for page in pages:
         for piece in page.split("<math")[1:]:
             characters.update(piece.partition("</math>")[0])
+    # A browser sets a variable in italics, which is another character: 𝑚 for m.
+    characters |= {one for one in ITALICS if unicodedata.normalize("NFKC", one) in characters}
     font = TTFont(SOURCE)
     options = subset.Options()
     options.flavor = "woff2"

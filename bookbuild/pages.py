@@ -65,6 +65,8 @@ def finish(
             box.set("class", "proof admonition bare")
     for cited in tree.xpath("//div[starts-with(@class, 'citation')]"):
         cited.attrib.pop("role", None)  # neither is what these roles ask for
+        for label in cited.xpath("./span[@class='label']"):
+            label.drop_tree()  # the text cites by author and year, and so does the list
     for table in tree.xpath("//table"):
         _let_scroll(table)
     for image in tree.xpath("//img"):

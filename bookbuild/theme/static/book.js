@@ -131,6 +131,7 @@ async function show(link) {
   if (!found || !link.matches(":hover, :focus")) return;
   hide();
   shownFor = link;
+  link.removeAttribute("title"); // it would say the same once more
   card.innerHTML = found;
   for (const inner of card.querySelectorAll("a[href]")) inner.tabIndex = -1;
   card.hidden = false;
