@@ -1,8 +1,8 @@
 """Build one page alone, to look at it: ``python bookbuild/make_page.py chapters/k1``.
 
-It takes a few seconds, since no other page is read. So what the page says of other pages is missing:
-numbers of other chapters, and statements there, whose labels stand in their place. `make book`
-builds all, and is what counts.
+It takes a few seconds, since no other page is read. So what the page says of other pages is
+missing: numbers of other chapters, and statements there, whose labels stand in their place.
+`make book` builds all, and is what counts.
 """
 
 import sys

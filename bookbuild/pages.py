@@ -140,7 +140,7 @@ def _let_scroll(table: Any) -> None:
     for row in table.xpath("./tbody/tr") if len(heads) > 2 else []:
         for head, cell in list(zip(heads, row, strict=False))[1:]:
             if plain(head) and plain(cell):
-                cell.insert(0, E.SPAN(*copy.deepcopy(list(head)), E.CLASS("head")))
+                cell.insert(0, E.SPAN(*copy.deepcopy(list(head)), E.CLASS("column")))
                 cell[0].tail, cell.text = cell.text, None
     for head in heads:
         if not plain(head):

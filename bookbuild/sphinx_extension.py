@@ -247,8 +247,6 @@ def _table(path: Path, implemented: dict[str, list[str]]) -> list[str]:
     for check in statements.checks(path):
         by_label.setdefault(check.label, []).append(check)
     lines = [
-        "::::{container} stacked",
-        "",
         "| statement and label | check | covers |",
         "|---|---|---|",
     ]
@@ -267,4 +265,4 @@ def _table(path: Path, implemented: dict[str, list[str]]) -> list[str]:
                 covers.replace("|", r"\|"),
             )
             lines.append("| " + " | ".join(cells_of_row) + " |")
-    return [*lines, "", "::::"]
+    return lines

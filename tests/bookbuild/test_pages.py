@@ -79,8 +79,8 @@ def test_wide_tables_carry_their_headings_on_a_phone():
     body = f"<table><thead>{head}</thead><tbody>{row}</tbody></table>"
     tree, text = finish(body)
     assert tree.xpath("./div[@class='wide stacked']/table")
-    assert '<td><span class="head">' in text
-    assert text.count('class="head"') == 1, "an empty cell needs no heading"
+    assert '<td><span class="column">' in text
+    assert text.count('class="column"') == 1, "an empty cell needs no heading"
     assert "stacked" not in finish(body.replace("<th>k<sub>2</sub></th>", ""))[1]
 
 

@@ -401,6 +401,19 @@ def test_readable_without_scripts(browser, bases, page_path):
     assert wide <= 390
 
 
+def test_tables_have_their_headings(visit, bases, page_path):
+    script = """all => all.filter(table => {
+      const seen = e => e.checkVisibility() && e.textContent.trim();
+      const above = [...table.querySelectorAll('th')].some(seen);
+      const beside = [...table.querySelectorAll('.column')].some(seen);
+      return innerWidth > 600 ? !above || beside : above || !beside;
+    }).map(table => table.textContent.slice(0, 80))"""
+    for width in WIDTHS:
+        page = visit(bases["file"] + page_path, width).page
+        unfold(page)
+        assert page.eval_on_selector_all(".stacked table:has(th)", script) == [], width
+
+
 def test_paper(visit, bases, page_path):
     check_paper(visit(bases["file"] + page_path).page)
 
