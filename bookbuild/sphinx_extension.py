@@ -81,6 +81,7 @@ def _choose_theme(app: Any, config: Any) -> None:
     config.html_theme_options = {}
     config.html_math_renderer = "mathml"
     config.version = config.release = klapprox.__version__
+    config.project = config.html_title  # Jupyter Book gives the title of the book to HTML only
     app.book_entries = []
 
 

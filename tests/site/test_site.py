@@ -252,6 +252,7 @@ def check_outline(page, described=True):
     assert not skips, f"headings skip levels: {skips}"
     assert page.evaluate("document.documentElement.lang"), "html has no lang"
     assert page.title().strip(), "no title"
+    assert "not set" not in page.title(), page.title()
     description = page.evaluate("document.querySelector('meta[name=description]')?.content")
     assert not described or (description or "").strip(), "no meta description"
 
