@@ -63,6 +63,12 @@ def finish(
     for box in tree.xpath("//div[contains(@class, 'proof') and contains(@class, 'admonition')]"):
         if not box.xpath(".//span[@class='caption-number']"):
             box.set("class", "proof admonition bare")
+    for title in tree.xpath(
+        "//div[@id]/p[@class='admonition-title'][span[@class='caption-number']]"
+    ):
+        link = E.A("¶", {"class": "headerlink", "href": f"#{title.getparent().get('id')}"})
+        link.set("aria-label", f"Link to {plain(title[0])}")
+        title.append(link)
     for cited in tree.xpath("//div[starts-with(@class, 'citation')]"):
         cited.attrib.pop("role", None)  # neither is what these roles ask for
         for label in cited.xpath("./span[@class='label']"):

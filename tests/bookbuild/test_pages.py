@@ -73,6 +73,16 @@ def test_a_proof_has_no_box_and_a_statement_has():
     ]
 
 
+def test_a_statement_has_a_link_to_itself():
+    tree, _ = finish(
+        '<div class="proof theorem admonition" id="thm-a"><p class="admonition-title">'
+        '<span class="caption-number">Theorem 5.1 </span> (Name)</p></div>'
+    )
+    (link,) = tree.xpath("//a")
+    assert (link.get("href"), link.get("aria-label")) == ("#thm-a", "Link to Theorem 5.1")
+    assert pages.plain(tree) == "Theorem 5.1 (Name)", "the mark is no text"
+
+
 def test_wide_tables_carry_their_headings_on_a_phone():
     head = "<tr><th></th><th>k<sub>1</sub></th><th>k<sub>2</sub></th></tr>"
     row = "<tr><td>mean</td><td>KL</td><td></td></tr>"

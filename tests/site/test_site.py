@@ -437,12 +437,17 @@ def test_keyboard(visit, bases, served, width, scheme):
     check_keyboard(visit(f"{bases[served]}index.html", width, scheme).page)
 
 
+UNFIT_RULES = ("scrollable-region-focusable", "empty-table-header")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessible(visit, bases, page_path, scheme):
     page = visit(bases["file"] + page_path, scheme=scheme).page
     unfold(page)
-    # Boxes that scroll become reachable when they come into view: see the next test.
-    rules = {"scrollable-region-focusable": {"enabled": False}}
+    # Boxes that scroll become reachable when they come into view: see the next test. And axe sees no
+    # words in a formula, so a heading that is one counts as empty: here is the same rule, with them.
+    rules = {name: {"enabled": False} for name in UNFIT_RULES}
+    assert page.eval_on_selector_all("th", "all => all.every(e => e.textContent.trim())")
     found = Axe().run(page, options={"rules": rules}).response["violations"]
     told = [
         (one["id"], one["help"], [node["html"][:120] for node in one["nodes"]]) for one in found
