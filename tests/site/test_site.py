@@ -444,8 +444,8 @@ UNFIT_RULES = ("scrollable-region-focusable", "empty-table-header")
 def test_accessible(visit, bases, page_path, scheme):
     page = visit(bases["file"] + page_path, scheme=scheme).page
     unfold(page)
-    # Boxes that scroll become reachable when they come into view: see the next test. And axe sees no
-    # words in a formula, so a heading that is one counts as empty: here is the same rule, with them.
+    # Boxes that scroll become reachable when they come into view: see the next test. And axe sees
+    # no words in a formula, so a heading that is one counts as empty: here is that rule, with them.
     rules = {name: {"enabled": False} for name in UNFIT_RULES}
     assert page.eval_on_selector_all("th", "all => all.every(e => e.textContent.trim())")
     found = Axe().run(page, options={"rules": rules}).response["violations"]
