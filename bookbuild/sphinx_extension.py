@@ -83,6 +83,12 @@ def _choose_theme(app: Any, config: Any) -> None:
     config.version = config.release = klapprox.__version__
     config.project = config.html_title  # Jupyter Book gives the title of the book to HTML only
     app.book_entries = []
+    app.book_labels = {
+        statement.label
+        for docname in statements.pages(Path(app.srcdir) / "_toc.yml")
+        if (path := Path(app.srcdir) / f"{docname}.ipynb").exists()
+        for statement in statements.statements(path)
+    }
 
 
 def _drop_other_themes(app: Any) -> None:
@@ -212,15 +218,10 @@ def _write_what_was_collected(app: Any, failure: Any) -> None:
 
 def _link_labels(app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: Any) -> None:
     """Turn ``label`` into a link wherever it is the label of a statement."""
-    known = {
-        statement.label
-        for docname in statements.pages(Path(app.srcdir) / "_toc.yml")
-        if (path := Path(app.srcdir) / f"{docname}.ipynb").exists()
-        for statement in statements.statements(path)
-    }
     for number, line in enumerate(lines):
         lines[number] = statements.NAMED.sub(
-            lambda match: f":prf:ref:`{match[1]}`" if match[1] in known else match[0], line
+            lambda match: f":prf:ref:`{match[1]}`" if match[1] in app.book_labels else match[0],
+            line,
         )
 
 
