@@ -114,11 +114,14 @@ def digest(root: Path) -> str:
 
 def run_sphinx(root: Path, new: Path) -> Path:
     """Let Jupyter Book build the pages in a folder and return where they are."""
-    notebooks = [str(path) for path in root.rglob("*.ipynb") if not hidden(path, root)]
-    if notebooks:
-        run([str(HERE.with_name("notebooks.py")), "--check", *notebooks], root, new)
     print("Building the site.", flush=True)
-    run([*BUILD, str(new)], root, new)
+    try:
+        run([*BUILD, str(new)], root, new)
+    except BuildError:
+        # Sphinx does not say it well when a notebook is none.
+        notebooks = [str(path) for path in root.rglob("*.ipynb") if not hidden(path, root)]
+        run([str(HERE.with_name("notebooks.py")), "--check", *notebooks], root, new)
+        raise
     return new / "_build" / "html"
 
 
