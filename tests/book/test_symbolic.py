@@ -179,3 +179,15 @@ def test_laws_given_a_set_and_with_a_set_taken_as_one():
 def test_the_divergence_is_that_of_the_merged_laws_and_of_those_given_the_set(pair):
     parts = pair.merged([1, 2]).kl + (pair.q[1] + pair.q[2]) * pair.given([1, 2]).kl
     assert sp.cancel(parts - pair.kl) == 0
+
+
+@pytest.mark.parametrize("function", [k1, k3, lambda r, log_r: r])
+def test_moments_given_a_set_obey_the_laws_of_total_mean_and_variance(function):
+    inside, rest = [0, 2], [1]
+    mass = PAIR.q[0] + PAIR.q[2]
+    means = [PAIR.mean(function, points) for points in (inside, rest)]
+    assert sp.expand(mass * means[0] + (1 - mass) * means[1] - PAIR.mean(function)) == 0
+    within = mass * PAIR.variance(function, inside)
+    between = mass * (1 - mass) * (means[0] - means[1]) ** 2
+    assert PAIR.variance(function, rest) == 0
+    assert sp.expand(within + between - PAIR.variance(function)) == 0

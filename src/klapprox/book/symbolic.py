@@ -182,18 +182,25 @@ class FinitePair:
             if q != 0
         )
 
-    def mean(self, function: Function) -> Any:
-        """Return E_q[function(r, log r)]."""
-        return sp.expand(sum(q * function(r, log_r) for q, r, log_r in self.ratios))
+    def mean(self, function: Function, given: Sequence[int] | None = None) -> Any:
+        """Return E_q[function(r, log r)], or with ``given`` the mean given that x is among them."""
+        if given is None:
+            return sp.expand(sum(q * function(r, log_r) for q, r, log_r in self.ratios))
+        chosen = [self.q[j] for j in given], [self.p[j] for j in given]
+        logs = [self.log_q[j] for j in given], [self.log_p[j] for j in given]
+        part = FinitePair(*map(tuple, (*chosen, *logs)))
+        return sp.expand(part.mean(function) / sum(part.q))
 
-    def covariance(self, first: Function, second: Function) -> Any:
-        """Return Cov_q of two functions of (r, log r)."""
-        product = self.mean(lambda r, log_r: first(r, log_r) * second(r, log_r))
-        return sp.expand(product - self.mean(first) * self.mean(second))
+    def covariance(
+        self, first: Function, second: Function, given: Sequence[int] | None = None
+    ) -> Any:
+        """Return Cov_q of two functions of (r, log r), or theirs given some points."""
+        product = self.mean(lambda r, log_r: first(r, log_r) * second(r, log_r), given)
+        return sp.expand(product - self.mean(first, given) * self.mean(second, given))
 
-    def variance(self, function: Function) -> Any:
-        """Return Var_q[function(r, log r)]."""
-        return self.covariance(function, function)
+    def variance(self, function: Function, given: Sequence[int] | None = None) -> Any:
+        """Return Var_q[function(r, log r)], or its variance given some points."""
+        return self.covariance(function, function, given)
 
     @property
     def kl(self) -> Any:
