@@ -151,3 +151,43 @@ def test_gibbs_inequality_holds_with_equality_only_for_equal_laws():
     for pair in rational_pairs(2, 6):
         assert (pair.kl == 0) == (pair.q == pair.p)
         assert pair.kl >= 0
+
+
+def test_a_pair_of_symbols_has_their_logarithms():
+    a, b = sp.symbols("a b", positive=True)
+    pair = FinitePair.of((a, 1 - a), (a * b, 1 - a * b))
+    assert pair.ratios[0] == (a, b, sp.log(b))
+    numbers = {a: sp.Rational(1, 2), b: sp.Rational(1, 2)}
+    exact = FinitePair.rational(HALVES, ["1/4", "3/4"])
+    assert sp.simplify(pair.kl.subs(numbers) - exact.kl) == 0
+    assert FinitePair.of(exact.q, exact.p) == exact
+
+
+def test_pairs_of_unequal_length_are_refused():
+    with pytest.raises(ValueError, match=r"^q has 2 points and p 1; give equally many\.$"):
+        FinitePair.of((sp.Rational(1, 2),) * 2, (1,))
+
+
+def test_laws_given_a_set_and_with_a_set_taken_as_one():
+    inside = PAIR.given([0, 2])
+    assert inside == FinitePair.rational(["3/4", "1/4"], ["1/3", "2/3"])
+    assert PAIR.merged([0, 2]) == FinitePair.rational(["1/3", "2/3"], ["1/2", "1/2"])
+    assert PAIR.merged([1]) == FinitePair.rational(["1/2", "1/6", "1/3"], ["1/6", "1/3", "1/2"])
+
+
+@pytest.mark.parametrize("pair", [PAIR, FinitePair.generic(3)], ids=["rational", "generic"])
+def test_the_divergence_is_that_of_the_merged_laws_and_of_those_given_the_set(pair):
+    parts = pair.merged([1, 2]).kl + (pair.q[1] + pair.q[2]) * pair.given([1, 2]).kl
+    assert sp.cancel(parts - pair.kl) == 0
+
+
+@pytest.mark.parametrize("function", [k1, k3, lambda r, log_r: r])
+def test_moments_given_a_set_obey_the_laws_of_total_mean_and_variance(function):
+    inside, rest = [0, 2], [1]
+    mass = PAIR.q[0] + PAIR.q[2]
+    means = [PAIR.mean(function, points) for points in (inside, rest)]
+    assert sp.expand(mass * means[0] + (1 - mass) * means[1] - PAIR.mean(function)) == 0
+    within = mass * PAIR.variance(function, inside)
+    between = mass * (1 - mass) * (means[0] - means[1]) ** 2
+    assert PAIR.variance(function, rest) == 0
+    assert sp.expand(within + between - PAIR.variance(function)) == 0

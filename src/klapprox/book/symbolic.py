@@ -66,6 +66,12 @@ def log_rational(value: Any) -> Any:
     return sp.Add(*(n * sp.log(prime) for prime, n in sp.factorrat(value).items() if prime != 1))
 
 
+def _log(value: Any) -> Any:
+    """Return the logarithm, of a nonnegative rational in logarithms of primes."""
+    value = sp.sympify(value)
+    return log_rational(value) if value.is_Rational else sp.expand_log(sp.log(value))
+
+
 @dataclass(frozen=True)
 class FinitePair:
     """Two distributions q and p on the same finitely many points; x is drawn from q.
@@ -113,6 +119,55 @@ class FinitePair:
             q_exact, p_exact, tuple(map(log_rational, q_exact)), tuple(map(log_rational, p_exact))
         )
 
+    @classmethod
+    def of(cls, q: Sequence[Any], p: Sequence[Any]) -> "FinitePair":
+        """Return the pair with these positive probabilities, which may hold symbols.
+
+        Logarithms are those of SymPy, of rationals in logarithms of primes. That the
+        probabilities of a law sum to 1 is not looked at.
+
+        Examples
+        --------
+        >>> M, eps = sp.symbols("M epsilon", positive=True)
+        >>> FinitePair.of((eps, 1 - eps), (eps * M, 1 - eps * M)).ratios[0]
+        (epsilon, M, log(M))
+        """
+        if len(q) != len(p):
+            raise ValueError(f"q has {len(q)} points and p {len(p)}; give equally many.")
+        laws = [tuple(map(sp.sympify, law)) for law in (q, p)]
+        return cls(*laws, *(tuple(map(_log, law)) for law in laws))
+
+    def given(self, points: Sequence[int]) -> "FinitePair":
+        """Return the laws q(·|A) and p(·|A) on the set A of these points.
+
+        Examples
+        --------
+        >>> FinitePair.rational(["1/2", "1/4", "1/4"], ["1/4", "1/4", "1/2"]).given([0, 1]).q
+        (2/3, 1/3)
+        """
+        laws, logs = [], []
+        for law, log in ((self.q, self.log_q), (self.p, self.log_p)):
+            mass = sum(law[j] for j in points)
+            laws.append(tuple(law[j] / mass for j in points))
+            logs.append(tuple(log[j] - _log(mass) for j in points))
+        return FinitePair(*laws, *logs)
+
+    def merged(self, points: Sequence[int]) -> "FinitePair":
+        """Return the laws with these points taken as one, which comes last.
+
+        Examples
+        --------
+        >>> FinitePair.rational(["1/2", "1/4", "1/4"], ["1/4", "1/4", "1/2"]).merged([1, 2]).p
+        (1/4, 3/4)
+        """
+        kept = [j for j in range(len(self.q)) if j not in points]
+        laws, logs = [], []
+        for law, log in ((self.q, self.log_q), (self.p, self.log_p)):
+            mass = sum(law[j] for j in points)
+            laws.append((*(law[j] for j in kept), mass))
+            logs.append((*(log[j] for j in kept), _log(mass)))
+        return FinitePair(*laws, *logs)
+
     @property
     def reversed(self) -> "FinitePair":
         """The pair with the roles of q and p exchanged."""
@@ -127,18 +182,25 @@ class FinitePair:
             if q != 0
         )
 
-    def mean(self, function: Function) -> Any:
-        """Return E_q[function(r, log r)]."""
-        return sp.expand(sum(q * function(r, log_r) for q, r, log_r in self.ratios))
+    def mean(self, function: Function, given: Sequence[int] | None = None) -> Any:
+        """Return E_q[function(r, log r)], or with ``given`` the mean given that x is among them."""
+        if given is None:
+            return sp.expand(sum(q * function(r, log_r) for q, r, log_r in self.ratios))
+        chosen = [self.q[j] for j in given], [self.p[j] for j in given]
+        logs = [self.log_q[j] for j in given], [self.log_p[j] for j in given]
+        part = FinitePair(*map(tuple, (*chosen, *logs)))
+        return sp.expand(part.mean(function) / sum(part.q))
 
-    def covariance(self, first: Function, second: Function) -> Any:
-        """Return Cov_q of two functions of (r, log r)."""
-        product = self.mean(lambda r, log_r: first(r, log_r) * second(r, log_r))
-        return sp.expand(product - self.mean(first) * self.mean(second))
+    def covariance(
+        self, first: Function, second: Function, given: Sequence[int] | None = None
+    ) -> Any:
+        """Return Cov_q of two functions of (r, log r), or theirs given some points."""
+        product = self.mean(lambda r, log_r: first(r, log_r) * second(r, log_r), given)
+        return sp.expand(product - self.mean(first, given) * self.mean(second, given))
 
-    def variance(self, function: Function) -> Any:
-        """Return Var_q[function(r, log r)]."""
-        return self.covariance(function, function)
+    def variance(self, function: Function, given: Sequence[int] | None = None) -> Any:
+        """Return Var_q[function(r, log r)], or its variance given some points."""
+        return self.covariance(function, function, given)
 
     @property
     def kl(self) -> Any:
