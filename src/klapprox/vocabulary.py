@@ -160,8 +160,8 @@ def jsd(
     -----
     Computed as β Σ q k3(m/q) + (1 - β) Σ p k3(m/p). The gradients are
     β q_j (log(q_j/m_j) - KL(q‖m)) in ``logits_q`` and (1 - β) p_j (log(p_j/m_j) - KL(p‖m)) in
-    ``logits_p``, over τ (``prop-jensen-shannon``). J. Lin, "Divergence measures based on the Shannon entropy", IEEE
-    Transactions on Information Theory 37 (1991).
+    ``logits_p``, over τ (``prop-jensen-shannon``). J. Lin, "Divergence measures based on the
+    Shannon entropy", IEEE Transactions on Information Theory 37 (1991).
 
     Examples
     --------
@@ -319,8 +319,9 @@ def topk_kl(
 
     Notes
     -----
-    *Value.* The lower bound is ``thm-topk-chain``, the estimate ``thm-topk-completion``. The rest is 1 minus a sum; 8 units
-    of the rounding of the log-probabilities are added to it on both sides, which keeps the bound.
+    *Value.* The lower bound is ``thm-topk-chain``, the estimate ``thm-topk-completion``. The rest is
+    1 minus a sum; 8 units of the rounding of the log-probabilities are added to it on both sides,
+    which keeps the bound.
     The estimate with the default control is the mean of k3(r_x) given which token outside was
     drawn or that none was (Rao-Blackwell). Differences of log-probabilities are as accurate as
     these: for divergences below 1e-4 take them in ``float64``.
