@@ -138,7 +138,7 @@ class FinitePair:
         return cls(*laws, *(tuple(map(_log, law)) for law in laws))
 
     def given(self, points: Sequence[int]) -> "FinitePair":
-        """Return the laws q(·|A) and p(·|A) on the set A of these points.
+        """Return the two laws given that x is one of these points.
 
         Examples
         --------
