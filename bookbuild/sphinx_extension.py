@@ -64,11 +64,10 @@ class AllResults(SphinxDirective):
 
     def run(self) -> list[Any]:
         """Return the nodes that stand for the directive."""
-        lines: list[str] = []
+        parts = [_place("filters")]
         for page, path in results.chapters(Path(self.env.srcdir)).items():
-            lines += [f"## {statements.title(path)}", "", "```{raw} html", _place(page), "```", ""]
-        found = self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
-        return [nodes.raw("", _place("filters"), format="html"), *found]
+            parts += [f"## {statements.title(path)}", _place(page)]
+        return self.parse_text_to_nodes("\n\n".join(parts), allow_section_headings=True)
 
 
 class GraphOfResults(SphinxDirective):
