@@ -59,6 +59,7 @@ def references(text: str) -> list[str]:
     return list(dict.fromkeys(_REFERENCE.findall(text)))
 
 
+@functools.cache
 def chapters(root: Path) -> dict[str, Path]:
     """Return the notebooks of the table of contents by the names of their pages, in order."""
     found = {page: root / f"{page}.ipynb" for page in statements.pages(root / "_toc.yml")}
