@@ -86,7 +86,8 @@ def _fold_check(cell: Any, reports: list[dict[str, Any]]) -> None:
     kinds = dict.fromkeys(k for r in reports for c in r["claims"] for k in c["kinds"])
     scope = "; ".join(dict.fromkeys(report["scope"] for report in reports))
     summary = E.SUMMARY(E.STRONG("checked"), f": {', '.join(kinds)}; {scope}")
-    details = etree.Element("details", {"class": "check"})
+    labels = " ".join(dict.fromkeys(report["label"] for report in reports))
+    details = etree.Element("details", {"class": "check", "data-labels": labels})
     details.append(summary)
     for report in reports:
         claims = [_claim(claim) for claim in report["claims"]]
