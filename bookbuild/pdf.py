@@ -1,0 +1,489 @@
+"""The book on paper: what Sphinx's LaTeX builder makes of it, as a Sphinx extension.
+
+`Print` works on the tree of the whole book, when all references are resolved: statements, proofs,
+exercises and solutions are set as in print, a check is one line, folded code is left out, cards
+and cells dissolve, and the list of all results becomes an index. How it looks is said in
+``print/klapproxbook.sty``.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.builders.latex.nodes import thebibliography
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.transforms.post_transforms.images import ImageConverter
+
+import klapprox
+from bookbuild import formulas, statements
+
+STYLE = Path(__file__).with_name("print") / "klapproxbook.sty"
+UNNUMBERED = "Back matter"  # the part whose chapters have no number, as in _toc.yml
+RESULTS, BIBLIOGRAPHY = "back-matter/results", "back-matter/bibliography"
+REFERENCE = "back-matter/reference"  # of functions: for the screen, where one can search it
+WIDEST = 84  # characters of a listing in the usual size
+GREEK = (
+    "alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
+    "upsilon varphi chi psi omega"
+)
+SIGNS = {
+    **dict(zip("αβγδεζηθικλμνξπρστυφχψω", GREEK.split(), strict=True)),
+    "Γ": "Gamma",
+    "Δ": "Delta",
+    "Σ": "Sigma",
+    "Φ": "Phi",
+    "ℓ": "ell",
+    "≤": "le",
+    "≥": "ge",
+    "≠": "ne",
+    "≈": "approx",
+    "≪": "ll",
+    "‖": "Vert",
+    "∞": "infty",
+    "→": "to",
+    "⇒": "Rightarrow",
+    "√": "surd",
+    "−": "mathord{-}",
+    "×": "times",
+    "·": "cdot",
+    "±": "pm",
+    "∈": "in",
+    "∇": "nabla",
+    "∑": "sum",
+    "∫": "int",
+    "⊤": "top",
+    "⁻": "mathord{}^-",
+    "ᵀ": "mathord{}^{T}",
+    "✓": "checkmark",
+}
+
+
+LISTINGS = r"""\chapter{Listings}\label{book:listings}
+Code of the text, and what it prints. The notebook of a chapter has also its imports, the code of
+its figures and of its checks.
+"""
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Register what is done when LaTeX is written; other builders see nothing of it."""
+    app.add_post_transform(Print)
+    app.add_post_transform(SvgToPdf)
+    app.connect("config-inited", _configure, priority=950)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def unicode_signs() -> str:
+    """Return the TeX that tells what the signs of Unicode in text mean."""
+    meanings = {sign: rf"\{name}" for sign, name in SIGNS.items()}
+    meanings |= {sign: f"{{}}_{n}" for n, sign in enumerate("₀₁₂₃₄₅₆₇₈₉")}
+    meanings |= {sign: f"{{}}^{n}" for n, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
+    return "\n".join(
+        rf"\newunicodechar{{{sign}}}{{\ensuremath{{{tex}}}}}" for sign, tex in meanings.items()
+    )
+
+
+def _configure(_app: Any, config: Any) -> None:
+    title, _, subtitle = config.html_title.removesuffix(")").partition(" (")
+    address = site_address()
+    place = rf"\par{{\large\url{{{address}}}\par}}" if address else ""
+    config.latex_documents = [
+        (config.root_doc, "klapprox-book.tex", config.html_title, config.author, "manual", False)
+    ]
+    config.latex_additional_files = [str(STYLE)]
+    config.latex_use_xindy = False
+    config.latex_domain_indices = False
+    config.latex_show_urls = "no"
+    config.latex_table_style = ["booktabs"]
+    config.latex_toplevel_sectioning = "chapter"
+    config.nb_mime_priority_overrides = [("latex", "image/svg+xml", 1)]
+    preamble = [
+        r"\usepackage{klapproxbook}",
+        unicode_signs(),
+        rf"\renewcommand{{\booktitle}}{{{escaped(title)}}}",
+        rf"\renewcommand{{\booksubtitle}}{{{escaped(subtitle)}}}",
+        rf"\renewcommand{{\bookrelease}}{{Version {klapprox.__version__}, {config.copyright}}}",
+        rf"\renewcommand{{\bookplace}}{{{place}}}",
+        rf"\hypersetup{{pdftitle={{{escaped(config.html_title)}}},pdfauthor={{{config.author}}},"
+        rf"pdfsubject={{Version {klapprox.__version__}}},pdflang=en-GB,"
+        r"pdfkeywords={KL divergence, Monte Carlo, control variates, reinforcement learning},"
+        r"bookmarksopen=true,bookmarksopenlevel=0,bookmarksnumbered=true,pdfdisplaydoctitle=true,"
+        r"linkcolor=bookblue,urlcolor=bookblue,citecolor=bookblue}",
+    ]
+    config.latex_elements = {
+        "papersize": "a4paper",
+        "pointsize": "11pt",
+        "preamble": "\n".join(preamble),
+        "printindex": "",
+        "makeindex": "",
+        "fncychap": "",
+        "fontpkg": "",
+        "figure_align": "htbp",
+        "extraclassoptions": "openany,twoside",
+        "passoptionstopackages": r"\PassOptionsToPackage{svgnames}{xcolor}",
+        "sphinxsetup": "hmargin={32mm,32mm},vmargin={30mm,32mm},verbatimwithframe=false,"
+        "VerbatimColor={HTML}{F4F6F9},TitleColor={HTML}{000000},"
+        "InnerLinkColor={HTML}{0B4F82},OuterLinkColor={HTML}{0B4F82}",
+    }
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Code of the text and what it printed, as blocks of the tree."""
+
+    number: str
+    blocks: list[Any]
+
+    @property
+    def target(self) -> str:
+        """The name that LaTeX refers to it by."""
+        return f"listing:{self.number}"
+
+
+class SvgToPdf(ImageConverter):
+    """Figures as PDF, by rsvg-convert: lines stay lines."""
+
+    conversion_rules = [("image/svg+xml", "application/pdf")]  # noqa: RUF012
+    default_priority = 200
+
+    def is_available(self) -> bool:
+        """Say yes: `make pdf` has looked for the program."""
+        return True
+
+    def convert(self, source: Any, target: Any) -> bool:
+        """Convert one figure."""
+        command = ["rsvg-convert", "--format", "pdf", "--output", str(target), str(source)]
+        subprocess.run(command, check=True)
+        return True
+
+
+class Print(SphinxPostTransform):
+    """The tree of the whole book, made ready for paper."""
+
+    formats = ("latex",)
+    default_priority = 990
+
+    def run(self, **_: Any) -> None:
+        """Change the tree in place."""
+        book = self.document
+        files = {file["docname"]: file for file in book.findall(addnodes.start_of_file)}
+        _frame(book, self._captions())
+        listings = []
+        for docname, file in files.items():
+            notebook = Path(self.env.doc2path(docname))
+            if notebook.suffix == ".ipynb":
+                chapter = self.env.toc_secnumbers[docname][""][0]
+                title = f"Chapter {chapter}: {plain(next(file.findall(nodes.title)))}"
+                listings.append((title, _cells(file, notebook, chapter)))
+        if REFERENCE in files:
+            _leave_out(book, files[REFERENCE], REFERENCE)
+        if RESULTS in files:
+            _index(files[RESULTS], self._results(book))
+        if BIBLIOGRAPHY in files:
+            _append_listings(files[BIBLIOGRAPHY], listings)
+            _references(book, files[BIBLIOGRAPHY])
+        _statements(book, self._place)
+        _exercises(book, getattr(self.env, "sphinx_exercise_registry", {}))
+        _notes(book)
+        _dissolve_cards(book)
+        _tables(book)
+        _titles(book)
+        _listings(book)
+
+    def _captions(self) -> list[str]:
+        root = self.env.get_doctree(self.config.root_doc)
+        return [tree.get("caption") or "" for tree in root.findall(addnodes.toctree)]
+
+    def _place(self, node: Any) -> tuple[str, str]:
+        """Return the page of a statement and its number."""
+        docname = self.env.proof_list[node["label"]]["docname"]
+        numbers = self.env.toc_fignumbers[docname][node["countertype"]][node["label"]]
+        return docname, ".".join(map(str, numbers))
+
+    def _results(self, book: Any) -> Iterator[tuple[str, list[Any]]]:
+        """Yield, for each chapter that has any, its title and what the index says of it."""
+        for file in book.findall(addnodes.start_of_file):
+            found = []
+            for node in _numbered(file):
+                docname, number = self._place(node)
+                target = rf"\detokenize{{{docname}:{node['label']}}}"
+                title = [child.deepcopy() for child in node.children[0].children]
+                found.append((f"{node['realtype'].title()} {number}", title, node["label"], target))
+            if found:
+                heading = next(file.findall(nodes.title))
+                yield plain(heading), found
+
+
+def site_address() -> str:
+    """Return the address of the site, ending in a slash, or nothing where none is given."""
+    import os
+
+    address = os.environ.get("BOOK_URL", "")
+    return f"{address.rstrip('/')}/" if address else ""
+
+
+def escaped(text: str) -> str:
+    """Return plain text as TeX."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {sign: f"\\{sign}" for sign in "{}$&#%_"}
+    return "".join(special.get(letter, letter) for letter in text)
+
+
+def tex(text: str) -> nodes.raw:
+    """Return a node that LaTeX gets as it is."""
+    return nodes.raw("", text, format="latex")
+
+
+def swap(node: Any, new: Iterable[Any]) -> None:
+    """Put nodes into the place of another one."""
+    at = node.parent.index(node)
+    node.parent[at : at + 1] = list(new)
+
+
+def plain(element: Any) -> str:
+    """Return the text of a node, formulas as a reader of a bookmark wants them."""
+    texts = []
+    for node in element.findall(nodes.Text):
+        if isinstance(node.parent, nodes.math):
+            found = re.sub("<[^>]*>", "", formulas.typeset(str(node), False))
+            texts.append(found.replace("\u2061", ""))
+        else:
+            texts.append(str(node))
+    return "".join(texts)
+
+
+def _frame(book: Any, captions: list[str]) -> None:
+    """Set the front page as a chapter without a number, and a title before each part."""
+    wrappers = [c for c in book.findall(nodes.compound) if "toctree-wrapper" in c["classes"]]
+    first = next(book.findall(nodes.section), None)
+    if not wrappers or first is None:
+        return
+    heading = r"\chapter*{About this book}\addcontentsline{toc}{chapter}{About this book}"
+    first.insert(1, tex(heading + r"\markboth{About this book}{About this book}"))
+    for inner in [child for child in first.children if isinstance(child, nodes.section)]:
+        title = nodes.inline("", "", tex(r"\section*{"), *inner[0].children, tex("}"))
+        swap(inner, [title, *inner.children[1:]])
+    for caption, wrapper in zip(captions, wrappers, strict=True):
+        before = r"\setcounter{secnumdepth}{-1}" if caption == UNNUMBERED else ""
+        wrapper.insert(0, tex(rf"{before}\part{{{escaped(caption)}}}"))
+
+
+def _leave_out(book: Any, file: Any, docname: str) -> None:
+    """Take a page out of the book, and the links to it: their words stay."""
+    file.parent.remove(file)
+    for link in list(book.findall(nodes.reference)):
+        if link.get("refuri", "").lstrip("%").partition("#")[0] == docname:
+            swap(link, link.children)
+
+
+def _cells(file: Any, notebook: Path, chapter: int) -> list[Listing]:
+    """Make a check one line, keep figures, and take code with what it prints out of the text.
+
+    Returns the listings for the appendix; a line that leads there stands in their place.
+    """
+    reports = iter(
+        statements.reports_of(cell)
+        for cell in statements.cells(notebook)
+        if "check" in cell["metadata"].get("tags", [])
+    )
+    listings: list[Listing] = []
+    for cell in list(file.findall(nodes.container)):
+        if cell.get("nb_element") != "cell_code":
+            continue
+        if "tag_check" in cell["classes"]:
+            swap(cell, [_checked(next(reports))])
+            continue
+        figures = [figure for figure in cell.children if _has_image(figure)]
+        blocks = list(cell.findall(nodes.literal_block))
+        printed = [block for block in blocks if "output" in block["classes"]]
+        stays = list(figures)
+        if printed or "tag_hide-input" not in cell["classes"]:
+            listing = Listing(f"{chapter}.{len(listings) + 1}", blocks)
+            listings.append(listing)
+            stays.append(tex(rf"\booksee{{{listing.number}}}{{{listing.target}}}"))
+        swap(cell, stays)
+    return listings
+
+
+def _has_image(node: Any) -> bool:
+    return any(True for _ in node.findall(nodes.image))
+
+
+def _append_listings(before: Any, chapters: list[tuple[str, list[Listing]]]) -> None:
+    """Put the appendix of listings before a page: a section a chapter."""
+    new: list[Any] = [tex(LISTINGS)]
+    for title, listings in chapters:
+        new.append(tex(rf"\section{{{escaped(title)}}}"))
+        for listing in listings:
+            new += [tex(rf"\booklisting{{{listing.number}}}{{{listing.target}}}")]
+            new += listing.blocks
+    at = before.parent.index(before)
+    before.parent[at:at] = new
+
+
+def _checked(reports: list[dict[str, Any]]) -> Any:
+    words = nodes.Text("Checked: " + statements.summary(reports) + ".")
+    return nodes.paragraph("", "", tex(r"\bookcheck{"), words, tex("}"))
+
+
+def _numbered(tree: Any) -> list[Any]:
+    """Return the statements in a tree, in order."""
+    return [
+        node
+        for node in tree.findall(nodes.Element)
+        if node.get("realtype") and node.get("label") and node.get("countertype")
+    ]
+
+
+def _statements(book: Any, place: Any) -> None:
+    address = site_address()
+    for node in _numbered(book):
+        docname, number = place(node)
+        title, section = node.children
+        name = f"{node['realtype'].title()} {number}"
+        if address:
+            name = rf"\href{{{address}s/{node['label']}.html}}{{{name}}}"
+        label = rf"\phantomsection\label{{\detokenize{{{docname}:{node['label']}}}}}"
+        head = nodes.inline("", "", tex("{" + name), *title.children, tex("}"))
+        swap(node, [tex(rf"{label}\begin{{bookbox}}%"), head, *section.children, tex(r"\end{bookbox}")])
+    for box in list(book.findall(nodes.admonition)):
+        if "proof" in box["classes"]:
+            _begin_proof(box)
+            _end_proof(box)
+            swap(box, [tex(r"\begin{bookproof}"), *box.children, tex(r"\end{bookproof}")])
+
+
+def _begin_proof(box: Any) -> None:
+    """Take away the word "Proof.", which the environment says."""
+    first = next(box.findall(nodes.paragraph), None)
+    if first is not None and first.astext().startswith("Proof."):
+        if isinstance(first[0], nodes.Text):
+            first[0] = nodes.Text(first[0].removeprefix("Proof.").lstrip())
+        else:
+            del first[0]
+            if first.children and isinstance(first[0], nodes.Text):
+                first[0] = nodes.Text(first[0].lstrip())
+
+
+def _end_proof(box: Any) -> None:
+    """Put the end sign into the last line rather than below a formula."""
+    last = box
+    while not isinstance(last, nodes.paragraph | nodes.math_block) and last.children:
+        if isinstance(last, nodes.table):
+            return
+        last = last.children[-1]
+    if isinstance(last, nodes.paragraph):
+        last += tex(r"\qedhere")
+    elif isinstance(last, nodes.math_block) and not last.get("number"):
+        inner = last.astext().strip()
+        if r"\\" in re.sub(r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}", "", inner, flags=re.DOTALL):
+            inner = rf"\begin{{split}}{inner}\end{{split}}"
+        whole = rf"\begin{{equation*}}{inner}\qedhere\end{{equation*}}"
+        swap(last, [tex("\n" + whole + "\n")])
+
+
+def _exercises(book: Any, registry: Any) -> None:
+    def kind(node: Any) -> str:
+        return type(node).__name__
+
+    for node in list(book.findall(nodes.Element)):
+        if kind(node) not in ("exercise_enumerable_node", "solution_node"):
+            continue
+        docname = registry[node["label"]]["docname"]
+        label = rf"\label{{\detokenize{{{docname}:{node['label']}}}}}"
+        rest: list[Any] = []
+        for child in node.children[1:]:
+            rest += child.children if isinstance(child, nodes.section) else [child]
+        head = nodes.inline("", "", tex("{"), *node.children[0].children, tex("}"))
+        if kind(node) == "solution_node":
+            begin, end = r"\begin{booksolution}%", r"\end{booksolution}"
+        else:
+            label += rf"\label{{exercise:{node['label']}}}"
+            begin, end = r"\begin{bookbox}[bookgrey]%", r"\end{bookbox}"
+        swap(node, [tex(rf"\phantomsection{label}{begin}"), head, *rest, tex(end)])
+
+
+def _notes(book: Any) -> None:
+    """Set boxes with a title of their own."""
+    for box in list(book.findall(nodes.admonition)):
+        if box.children and isinstance(box[0], nodes.title):
+            title = nodes.inline("", "", tex(r"\booknotetitle{"), *box[0].children, tex("}"))
+            parts = [tex(r"\begin{booknote}"), title, *box.children[1:], tex(r"\end{booknote}")]
+            swap(box, parts)
+
+
+def _dissolve_cards(book: Any) -> None:
+    for box in list(book.findall(nodes.container)):
+        if box.get("design_component") == "card-title":
+            swap(box, [nodes.paragraph("", "", nodes.strong("", "", *box.children))])
+    for kind in ("card-body", "card", "grid-item", "grid-row", "grid-container"):
+        for box in list(book.findall(nodes.container)):
+            if box.get("design_component") == kind:
+                swap(box, box.children)
+
+
+def _tables(book: Any) -> None:
+    """Give columns of long tables widths after their contents; such tables may break."""
+    for table in book.findall(nodes.table):
+        columns = list(table.findall(nodes.colspec))
+        longest = [0] * len(columns)
+        for row in table.findall(nodes.row):
+            for number, entry in enumerate(row.children):
+                longest[number] = max(longest[number], len(plain(entry)))
+        if sum(longest) > WIDEST - 4:
+            widths = [min(max(length, 14), 45) for length in longest]
+            for column, width in zip(columns, widths, strict=True):
+                column["colwidth"] = max(1, round(100 * width / sum(widths)))
+            table["classes"] += ["colwidths-given", "longtable"]
+
+
+def _titles(book: Any) -> None:
+    """Give formulas in headings a plain form for the bookmarks."""
+    for title in book.findall(nodes.title):
+        if isinstance(title.parent, nodes.section):
+            for formula in list(title.findall(nodes.math)):
+                words = rf"\texorpdfstring{{\({formula.astext()}\)}}{{{escaped(plain(formula))}}}"
+                swap(formula, [tex(words)])
+
+
+def _listings(book: Any) -> None:
+    """Set a listing whose lines are too long in smaller type, so that none is broken."""
+    for block in list(book.findall(nodes.literal_block)):
+        longest = max((len(line) for line in block.astext().splitlines()), default=0)
+        if longest > WIDEST:
+            size = 7.2 * WIDEST / longest / 0.8
+            begin = rf"\begingroup\fvset{{fontsize=\fontsize{{{size:.1f}}}{{{1.2 * size:.1f}}}"
+            swap(block, [tex(rf"{begin}\selectfont}}"), block, tex(r"\endgroup")])
+
+
+def _index(file: Any, results: Iterable[tuple[str, list[Any]]]) -> None:
+    """Make the list of all results an index: number, title, label and page."""
+    section = next(file.findall(nodes.section))
+    first = next(child for child in section.children if isinstance(child, nodes.paragraph))
+    section.children = [child for child in section.children if isinstance(child, nodes.title)]
+    section += first
+    for chapter, found in results:
+        section += tex(rf"\bookgroup{{{escaped(chapter)}}}")
+        for number, title, label, target in found:
+            line = nodes.inline("", "", tex(rf"\bookresult{{{number}}}{{"), *title)
+            line += tex(rf"}}{{{escaped(label)}}}{{{target}}}" + "\n")
+            section += line
+
+
+def _references(book: Any, file: Any) -> None:
+    """Set the bibliography as a list: the text cites by author and year, and so does it."""
+    section = next(file.findall(nodes.section))
+    section.children = [child for child in section.children if isinstance(child, nodes.title)]
+    for node in list(book.findall(nodes.citation)):
+        target = rf"\hypertarget{{cite.{node['docname']}:{node['ids'][0]}}}{{}}"
+        line = nodes.paragraph("", "", tex(rf"\bookreference{{{target}"))
+        for paragraph in node.findall(nodes.paragraph):
+            line += paragraph.children
+        line += tex("}")
+        section += line
+    for collected in list(book.findall(thebibliography)):
+        collected.parent.remove(collected)
