@@ -39,6 +39,10 @@ install: $(READY) ## create the environment in .venv (the other targets do it wh
 book: $(READY) ## build the site, if anything has changed, and print the path of its first page
 	@$(BIN)/python bookbuild/make_site.py
 
+.PHONY: pdf
+pdf: $(READY) ## build the book as PDF (needs TeX: the command says which packages)
+	@PYTHONPATH=. $(BIN)/python bookbuild/make_pdf.py
+
 .PHONY: test
 test: $(READY) ## run all tests: the package, the guards of the book, every notebook against a fresh run
 	@$(BIN)/pytest --quiet -n 2 --dist loadscope --nbval tests src $(NOTEBOOKS)

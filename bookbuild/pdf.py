@@ -6,6 +6,7 @@ and cells dissolve, and the list of all results becomes an index. How it looks i
 ``print/klapproxbook.sty``.
 """
 
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -26,7 +27,10 @@ STYLE = Path(__file__).with_name("print") / "klapproxbook.sty"
 UNNUMBERED = "Back matter"  # the part whose chapters have no number, as in _toc.yml
 RESULTS, BIBLIOGRAPHY = "back-matter/results", "back-matter/bibliography"
 REFERENCE = "back-matter/reference"  # of functions: for the screen, where one can search it
-WIDEST = 84  # characters of a listing in the usual size
+WIDEST = 94  # characters of a listing in the usual size, which is 9 pt
+SMALLEST = 7  # pt; longer lines are broken
+WIDE_DISPLAY = 62  # characters of a displayed formula that may not fit a line
+RELATION = re.compile(r"\s*(=|<|>|\\(?:le|ge|leq|geq|approx|sim)\b)")
 GREEK = (
     "alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
     "upsilon varphi chi psi omega"
@@ -188,6 +192,9 @@ class Print(SphinxPostTransform):
             _references(book, files[BIBLIOGRAPHY])
         _statements(book, self._place)
         _exercises(book, getattr(self.env, "sphinx_exercise_registry", {}))
+        numbers = {name: n[""][0] for name, n in self.env.toc_secnumbers.items() if n.get("")}
+        _links(book, numbers)
+        _displays(book)
         _notes(book)
         _dissolve_cards(book)
         _tables(book)
@@ -200,7 +207,7 @@ class Print(SphinxPostTransform):
 
     def _place(self, node: Any) -> tuple[str, str]:
         """Return the page of a statement and its number."""
-        docname = self.env.proof_list[node["label"]]["docname"]
+        docname = vars(self.env)["proof_list"][node["label"]]["docname"]
         numbers = self.env.toc_fignumbers[docname][node["countertype"]][node["label"]]
         return docname, ".".join(map(str, numbers))
 
@@ -220,8 +227,6 @@ class Print(SphinxPostTransform):
 
 def site_address() -> str:
     """Return the address of the site, ending in a slash, or nothing where none is given."""
-    import os
-
     address = os.environ.get("BOOK_URL", "")
     return f"{address.rstrip('/')}/" if address else ""
 
@@ -248,7 +253,7 @@ def plain(element: Any) -> str:
     """Return the text of a node, formulas as a reader of a bookmark wants them."""
     texts = []
     for node in element.findall(nodes.Text):
-        if isinstance(node.parent, nodes.math):
+        if isinstance(node.parent, nodes.math | nodes.math_block):
             found = re.sub("<[^>]*>", "", formulas.typeset(str(node), False))
             texts.append(found.replace("\u2061", ""))
         else:
@@ -349,7 +354,10 @@ def _statements(book: Any, place: Any) -> None:
             name = rf"\href{{{address}s/{node['label']}.html}}{{{name}}}"
         label = rf"\phantomsection\label{{\detokenize{{{docname}:{node['label']}}}}}"
         head = nodes.inline("", "", tex("{" + name), *title.children, tex("}"))
-        swap(node, [tex(rf"{label}\begin{{bookbox}}%"), head, *section.children, tex(r"\end{bookbox}")])
+        swap(
+            node,
+            [tex(rf"{label}\begin{{bookbox}}%"), head, *section.children, tex(r"\end{bookbox}")],
+        )
     for box in list(book.findall(nodes.admonition)):
         if "proof" in box["classes"]:
             _begin_proof(box)
@@ -427,18 +435,83 @@ def _dissolve_cards(book: Any) -> None:
 
 
 def _tables(book: Any) -> None:
-    """Give columns of long tables widths after their contents; such tables may break."""
+    """Give columns of wide tables widths after their contents; such tables may break."""
     for table in book.findall(nodes.table):
+        for paragraph in list(table.findall(nodes.paragraph)):
+            if not paragraph.children:
+                paragraph.parent.remove(paragraph)
         columns = list(table.findall(nodes.colspec))
-        longest = [0] * len(columns)
+        longest, total = [0] * len(columns), [0] * len(columns)
         for row in table.findall(nodes.row):
             for number, entry in enumerate(row.children):
-                longest[number] = max(longest[number], len(plain(entry)))
-        if sum(longest) > WIDEST - 4:
-            widths = [min(max(length, 14), 45) for length in longest]
-            for column, width in zip(columns, widths, strict=True):
-                column["colwidth"] = max(1, round(100 * width / sum(widths)))
+                length = len(plain(entry))
+                longest[number] = max(longest[number], length)
+                total[number] += length
+        if sum(longest) > WIDEST - 14:
+            for column, width in zip(columns, _widths(longest, total), strict=True):
+                column["colwidth"] = width
             table["classes"] += ["colwidths-given", "longtable"]
+
+
+def _widths(longest: list[int], total: list[int]) -> list[int]:
+    """Return the widths of columns in hundredths of the line.
+
+    A column gets what its longest cell needs, if that is little, and else its share of the rest by
+    the root of all its text: so the tallest rows become as low as they can.
+    """
+    fair = 90 // len(longest)
+    narrow = [length + 3 <= fair for length in longest]
+    left = 90 - sum(length + 3 for length, fits in zip(longest, narrow, strict=True) if fits)
+    weights = [0 if fits else text**0.5 for text, fits in zip(total, narrow, strict=True)]
+    widths = [
+        length + 3 if fits else left * weight / sum(weights)
+        for length, fits, weight in zip(longest, narrow, weights, strict=True)
+    ]
+    return [max(1, round(100 * width / sum(widths))) for width in widths]
+
+
+def _links(book: Any, chapters: dict[str, int]) -> None:
+    """Call chapters by their numbers, and let no line end between "Theorem" and its number."""
+    for link in book.findall(nodes.reference):
+        docname, _, anchor = link.get("refuri", "").lstrip("%").partition("#")
+        inner = next(link.findall(nodes.inline), None)
+        if docname in chapters and not anchor and inner is not None and "doc" in inner["classes"]:
+            inner[:] = [nodes.Text(f"Chapter {chapters[docname]}")]
+        for text in list(link.findall(nodes.Text)):
+            if re.fullmatch(r"[A-Z]\w+ [\d.]+", text):
+                swap(text, [nodes.Text(text.replace(" ", "\u00a0"))])
+
+
+def _displays(book: Any) -> None:
+    """Break a long formula where its source has a line that begins with a relation."""
+    for block in book.findall(nodes.math_block):
+        source = block.astext().strip()
+        lines = source.split("\n")
+        relations = [line for line in lines[1:] if RELATION.match(line)]
+        if (
+            relations
+            and not re.search(r"\\\\|\\begin|&", source)
+            and len(plain(block)) > WIDE_DISPLAY
+        ):
+            head, sign, rest = _parted(lines[0])
+            lines[0] = f"{head}&{sign}{rest}" if sign else f"&{lines[0]}"
+            for number, line in enumerate(lines[1:], 1):
+                if RELATION.match(line):
+                    lines[number] = rf"\\ &{line.lstrip()}"
+            block[:] = [
+                nodes.Text("\\begin{aligned}\n" + "\n".join(lines) + "\n\\end{aligned}")
+            ]
+
+
+def _parted(line: str) -> tuple[str, str, str]:
+    """Part a line of a formula at its first relation outside all brackets."""
+    depth = 0
+    for at, letter in enumerate(line):
+        depth += (letter in "([{") - (letter in ")]}")
+        match = RELATION.match(line, at)
+        if depth == 0 and match and at:
+            return line[:at], match[0], line[match.end() :]
+    return line, "", ""
 
 
 def _titles(book: Any) -> None:
@@ -451,11 +524,11 @@ def _titles(book: Any) -> None:
 
 
 def _listings(book: Any) -> None:
-    """Set a listing whose lines are too long in smaller type, so that none is broken."""
+    """Set a listing whose lines are too long in smaller type."""
     for block in list(book.findall(nodes.literal_block)):
         longest = max((len(line) for line in block.astext().splitlines()), default=0)
         if longest > WIDEST:
-            size = 7.2 * WIDEST / longest / 0.8
+            size = max(SMALLEST, 9 * WIDEST / longest)
             begin = rf"\begingroup\fvset{{fontsize=\fontsize{{{size:.1f}}}{{{1.2 * size:.1f}}}"
             swap(block, [tex(rf"{begin}\selectfont}}"), block, tex(r"\endgroup")])
 
@@ -464,7 +537,7 @@ def _index(file: Any, results: Iterable[tuple[str, list[Any]]]) -> None:
     """Make the list of all results an index: number, title, label and page."""
     section = next(file.findall(nodes.section))
     first = next(child for child in section.children if isinstance(child, nodes.paragraph))
-    section.children = [child for child in section.children if isinstance(child, nodes.title)]
+    section[:] = [child for child in section.children if isinstance(child, nodes.title)]
     section += first
     for chapter, found in results:
         section += tex(rf"\bookgroup{{{escaped(chapter)}}}")
@@ -477,7 +550,7 @@ def _index(file: Any, results: Iterable[tuple[str, list[Any]]]) -> None:
 def _references(book: Any, file: Any) -> None:
     """Set the bibliography as a list: the text cites by author and year, and so does it."""
     section = next(file.findall(nodes.section))
-    section.children = [child for child in section.children if isinstance(child, nodes.title)]
+    section[:] = [child for child in section.children if isinstance(child, nodes.title)]
     for node in list(book.findall(nodes.citation)):
         target = rf"\hypertarget{{cite.{node['docname']}:{node['ids'][0]}}}{{}}"
         line = nodes.paragraph("", "", tex(rf"\bookreference{{{target}"))
