@@ -29,7 +29,7 @@ SOURCES = [
     *("*.md", "*.ipynb", "*.yml", "*.bib", "requirements.lock"),
     *(f"{folder}/**/*" for folder in ("_static", "back-matter", "chapters", "bookbuild", "src")),
 ]
-JUPYTER_BOOK = str(Path(sys.executable).with_name("jupyter-book"))
+JUPYTER_BOOK = str(HERE.with_name("run_jupyter_book.py"))
 BUILD = [JUPYTER_BOOK, "build", ".", "-q", "-n", "-W", "--keep-going", "--path-output"]
 
 

@@ -85,8 +85,9 @@ def finish(
 
 def _fold_check(cell: Any, reports: list[dict[str, Any]]) -> None:
     """Make a check one line that opens to its report and its code."""
+    labels = " ".join(dict.fromkeys(report["label"] for report in reports))
     summary = E.SUMMARY(E.STRONG("checked"), f": {statements.summary(reports)}")
-    details = etree.Element("details", {"class": "check"})
+    details = etree.Element("details", {"class": "check", "data-labels": labels})
     details.append(summary)
     for report in reports:
         claims = [_claim(claim) for claim in report["claims"]]
