@@ -21,52 +21,16 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.transforms.post_transforms.images import ImageConverter
 
 import klapprox
-from bookbuild import formulas, statements
+from bookbuild import statements, tex
 
 STYLE = Path(__file__).with_name("print") / "klapproxbook.sty"
 UNNUMBERED = "Back matter"  # the part whose chapters have no number, as in _toc.yml
 RESULTS, BIBLIOGRAPHY = "back-matter/results", "back-matter/bibliography"
-REFERENCE = "back-matter/reference"  # of functions: for the screen, where one can search it
+# Pages that live on the screen: functions, which one searches, and a graph, which one points at.
+LEFT_OUT = ("back-matter/reference", "back-matter/graph")
 WIDEST = 94  # characters of a listing in the usual size, which is 9 pt
 SMALLEST = 7  # pt; longer lines are broken
 WIDE_DISPLAY = 62  # characters of a displayed formula that may not fit a line
-RELATION = re.compile(r"\s*(=|<|>|\\(?:le|ge|leq|geq|approx|sim)\b)")
-GREEK = (
-    "alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
-    "upsilon varphi chi psi omega"
-)
-SIGNS = {
-    **dict(zip("αβγδεζηθικλμνξπρστυφχψω", GREEK.split(), strict=True)),
-    "Γ": "Gamma",
-    "Δ": "Delta",
-    "Σ": "Sigma",
-    "Φ": "Phi",
-    "ℓ": "ell",
-    "≤": "le",
-    "≥": "ge",
-    "≠": "ne",
-    "≈": "approx",
-    "≪": "ll",
-    "‖": "Vert",
-    "∞": "infty",
-    "→": "to",
-    "⇒": "Rightarrow",
-    "√": "surd",
-    "−": "mathord{-}",
-    "×": "times",
-    "·": "cdot",
-    "±": "pm",
-    "∈": "in",
-    "∇": "nabla",
-    "∑": "sum",
-    "∫": "int",
-    "⊤": "top",
-    "⁻": "mathord{}^-",
-    "ᵀ": "mathord{}^{T}",
-    "✓": "checkmark",
-}
-
-
 LISTINGS = r"""\chapter{Listings}\label{book:listings}
 Code of the text, and what it prints. The notebook of a chapter has also its imports, the code of
 its figures and of its checks.
@@ -79,16 +43,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_post_transform(SvgToPdf)
     app.connect("config-inited", _configure, priority=950)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
-
-
-def unicode_signs() -> str:
-    """Return the TeX that tells what the signs of Unicode in text mean."""
-    meanings = {sign: rf"\{name}" for sign, name in SIGNS.items()}
-    meanings |= {sign: f"{{}}_{n}" for n, sign in enumerate("₀₁₂₃₄₅₆₇₈₉")}
-    meanings |= {sign: f"{{}}^{n}" for n, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
-    return "\n".join(
-        rf"\newunicodechar{{{sign}}}{{\ensuremath{{{tex}}}}}" for sign, tex in meanings.items()
-    )
 
 
 def _configure(_app: Any, config: Any) -> None:
@@ -107,12 +61,12 @@ def _configure(_app: Any, config: Any) -> None:
     config.nb_mime_priority_overrides = [("latex", "image/svg+xml", 1)]
     preamble = [
         r"\usepackage{klapproxbook}",
-        unicode_signs(),
-        rf"\renewcommand{{\booktitle}}{{{escaped(title)}}}",
-        rf"\renewcommand{{\booksubtitle}}{{{escaped(subtitle)}}}",
+        tex.newunicodechars(),
+        rf"\renewcommand{{\booktitle}}{{{tex.escaped(title)}}}",
+        rf"\renewcommand{{\booksubtitle}}{{{tex.escaped(subtitle)}}}",
         rf"\renewcommand{{\bookrelease}}{{Version {klapprox.__version__}, {config.copyright}}}",
         rf"\renewcommand{{\bookplace}}{{{place}}}",
-        rf"\hypersetup{{pdftitle={{{escaped(config.html_title)}}},pdfauthor={{{config.author}}},"
+        rf"\hypersetup{{pdftitle={{{tex.escaped(config.html_title)}}},pdfauthor={{{config.author}}},"
         rf"pdfsubject={{Version {klapprox.__version__}}},pdflang=en-GB,"
         r"pdfkeywords={KL divergence, Monte Carlo, control variates, reinforcement learning},"
         r"bookmarksopen=true,bookmarksopenlevel=0,bookmarksnumbered=true,pdfdisplaydoctitle=true,"
@@ -181,10 +135,11 @@ class Print(SphinxPostTransform):
             notebook = Path(self.env.doc2path(docname))
             if notebook.suffix == ".ipynb":
                 chapter = self.env.toc_secnumbers[docname][""][0]
-                title = f"Chapter {chapter}: {plain(next(file.findall(nodes.title)))}"
+                title = f"Chapter {chapter}: {tex.plain(next(file.findall(nodes.title)))}"
                 listings.append((title, _cells(file, notebook, chapter)))
-        if REFERENCE in files:
-            _leave_out(book, files[REFERENCE], REFERENCE)
+        for docname in LEFT_OUT:
+            if docname in files:
+                _leave_out(book, files.pop(docname), docname)
         if RESULTS in files:
             _index(files[RESULTS], self._results(book))
         if BIBLIOGRAPHY in files:
@@ -222,7 +177,7 @@ class Print(SphinxPostTransform):
                 found.append((f"{node['realtype'].title()} {number}", title, node["label"], target))
             if found:
                 heading = next(file.findall(nodes.title))
-                yield plain(heading), found
+                yield tex.plain(heading), found
 
 
 def site_address() -> str:
@@ -231,34 +186,9 @@ def site_address() -> str:
     return f"{address.rstrip('/')}/" if address else ""
 
 
-def escaped(text: str) -> str:
-    """Return plain text as TeX."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {sign: f"\\{sign}" for sign in "{}$&#%_"}
-    return "".join(special.get(letter, letter) for letter in text)
-
-
-def tex(text: str) -> nodes.raw:
+def raw(text: str) -> nodes.raw:
     """Return a node that LaTeX gets as it is."""
     return nodes.raw("", text, format="latex")
-
-
-def swap(node: Any, new: Iterable[Any]) -> None:
-    """Put nodes into the place of another one."""
-    at = node.parent.index(node)
-    node.parent[at : at + 1] = list(new)
-
-
-def plain(element: Any) -> str:
-    """Return the text of a node, formulas as a reader of a bookmark wants them."""
-    texts = []
-    for node in element.findall(nodes.Text):
-        if isinstance(node.parent, nodes.math | nodes.math_block):
-            found = re.sub("<[^>]*>", "", formulas.typeset(str(node), False))
-            texts.append(found.replace("\u2061", ""))
-        else:
-            texts.append(str(node))
-    return "".join(texts)
 
 
 def _frame(book: Any, captions: list[str]) -> None:
@@ -268,13 +198,13 @@ def _frame(book: Any, captions: list[str]) -> None:
     if not wrappers or first is None:
         return
     heading = r"\chapter*{About this book}\addcontentsline{toc}{chapter}{About this book}"
-    first.insert(1, tex(heading + r"\markboth{About this book}{About this book}"))
+    first.insert(1, raw(heading + r"\markboth{About this book}{About this book}"))
     for inner in [child for child in first.children if isinstance(child, nodes.section)]:
-        title = nodes.inline("", "", tex(r"\section*{"), *inner[0].children, tex("}"))
-        swap(inner, [title, *inner.children[1:]])
+        title = nodes.inline("", "", raw(r"\section*{"), *inner[0].children, raw("}"))
+        tex.swap(inner, [title, *inner.children[1:]])
     for caption, wrapper in zip(captions, wrappers, strict=True):
         before = r"\setcounter{secnumdepth}{-1}" if caption == UNNUMBERED else ""
-        wrapper.insert(0, tex(rf"{before}\part{{{escaped(caption)}}}"))
+        wrapper.insert(0, raw(rf"{before}\part{{{tex.escaped(caption)}}}"))
 
 
 def _leave_out(book: Any, file: Any, docname: str) -> None:
@@ -282,7 +212,7 @@ def _leave_out(book: Any, file: Any, docname: str) -> None:
     file.parent.remove(file)
     for link in list(book.findall(nodes.reference)):
         if link.get("refuri", "").lstrip("%").partition("#")[0] == docname:
-            swap(link, link.children)
+            tex.swap(link, link.children)
 
 
 def _cells(file: Any, notebook: Path, chapter: int) -> list[Listing]:
@@ -300,7 +230,7 @@ def _cells(file: Any, notebook: Path, chapter: int) -> list[Listing]:
         if cell.get("nb_element") != "cell_code":
             continue
         if "tag_check" in cell["classes"]:
-            swap(cell, [_checked(next(reports))])
+            tex.swap(cell, [_checked(next(reports))])
             continue
         figures = [figure for figure in cell.children if _has_image(figure)]
         blocks = list(cell.findall(nodes.literal_block))
@@ -309,8 +239,8 @@ def _cells(file: Any, notebook: Path, chapter: int) -> list[Listing]:
         if printed or "tag_hide-input" not in cell["classes"]:
             listing = Listing(f"{chapter}.{len(listings) + 1}", blocks)
             listings.append(listing)
-            stays.append(tex(rf"\booksee{{{listing.number}}}{{{listing.target}}}"))
-        swap(cell, stays)
+            stays.append(raw(rf"\booksee{{{listing.number}}}{{{listing.target}}}"))
+        tex.swap(cell, stays)
     return listings
 
 
@@ -320,11 +250,11 @@ def _has_image(node: Any) -> bool:
 
 def _append_listings(before: Any, chapters: list[tuple[str, list[Listing]]]) -> None:
     """Put the appendix of listings before a page: a section a chapter."""
-    new: list[Any] = [tex(LISTINGS)]
+    new: list[Any] = [raw(LISTINGS)]
     for title, listings in chapters:
-        new.append(tex(rf"\section{{{escaped(title)}}}"))
+        new.append(raw(rf"\section{{{tex.escaped(title)}}}"))
         for listing in listings:
-            new += [tex(rf"\booklisting{{{listing.number}}}{{{listing.target}}}")]
+            new += [raw(rf"\booklisting{{{listing.number}}}{{{listing.target}}}")]
             new += listing.blocks
     at = before.parent.index(before)
     before.parent[at:at] = new
@@ -332,7 +262,7 @@ def _append_listings(before: Any, chapters: list[tuple[str, list[Listing]]]) -> 
 
 def _checked(reports: list[dict[str, Any]]) -> Any:
     words = nodes.Text("Checked: " + statements.summary(reports) + ".")
-    return nodes.paragraph("", "", tex(r"\bookcheck{"), words, tex("}"))
+    return nodes.paragraph("", "", raw(r"\bookcheck{"), words, raw("}"))
 
 
 def _numbered(tree: Any) -> list[Any]:
@@ -353,28 +283,16 @@ def _statements(book: Any, place: Any) -> None:
         if address:
             name = rf"\href{{{address}s/{node['label']}.html}}{{{name}}}"
         label = rf"\phantomsection\label{{\detokenize{{{docname}:{node['label']}}}}}"
-        head = nodes.inline("", "", tex("{" + name), *title.children, tex("}"))
-        swap(
+        head = nodes.inline("", "", raw("{" + name), *title.children, raw("}"))
+        tex.swap(
             node,
-            [tex(rf"{label}\begin{{bookbox}}%"), head, *section.children, tex(r"\end{bookbox}")],
+            [raw(rf"{label}\begin{{bookbox}}%"), head, *section.children, raw(r"\end{bookbox}")],
         )
     for box in list(book.findall(nodes.admonition)):
         if "proof" in box["classes"]:
-            _begin_proof(box)
+            tex.drop_proof_word(box)
             _end_proof(box)
-            swap(box, [tex(r"\begin{bookproof}"), *box.children, tex(r"\end{bookproof}")])
-
-
-def _begin_proof(box: Any) -> None:
-    """Take away the word "Proof.", which the environment says."""
-    first = next(box.findall(nodes.paragraph), None)
-    if first is not None and first.astext().startswith("Proof."):
-        if isinstance(first[0], nodes.Text):
-            first[0] = nodes.Text(first[0].removeprefix("Proof.").lstrip())
-        else:
-            del first[0]
-            if first.children and isinstance(first[0], nodes.Text):
-                first[0] = nodes.Text(first[0].lstrip())
+            tex.swap(box, [raw(r"\begin{bookproof}"), *box.children, raw(r"\end{bookproof}")])
 
 
 def _end_proof(box: Any) -> None:
@@ -385,13 +303,13 @@ def _end_proof(box: Any) -> None:
             return
         last = last.children[-1]
     if isinstance(last, nodes.paragraph):
-        last += tex(r"\qedhere")
+        last += raw(r"\qedhere")
     elif isinstance(last, nodes.math_block) and not last.get("number"):
         inner = last.astext().strip()
-        if r"\\" in re.sub(r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}", "", inner, flags=re.DOTALL):
+        if tex.several_lines(inner):
             inner = rf"\begin{{split}}{inner}\end{{split}}"
         whole = rf"\begin{{equation*}}{inner}\qedhere\end{{equation*}}"
-        swap(last, [tex("\n" + whole + "\n")])
+        tex.swap(last, [raw("\n" + whole + "\n")])
 
 
 def _exercises(book: Any, registry: Any) -> None:
@@ -406,32 +324,32 @@ def _exercises(book: Any, registry: Any) -> None:
         rest: list[Any] = []
         for child in node.children[1:]:
             rest += child.children if isinstance(child, nodes.section) else [child]
-        head = nodes.inline("", "", tex("{"), *node.children[0].children, tex("}"))
+        head = nodes.inline("", "", raw("{"), *node.children[0].children, raw("}"))
         if kind(node) == "solution_node":
             begin, end = r"\begin{booksolution}%", r"\end{booksolution}"
         else:
             label += rf"\label{{exercise:{node['label']}}}"
             begin, end = r"\begin{bookbox}[bookgrey]%", r"\end{bookbox}"
-        swap(node, [tex(rf"\phantomsection{label}{begin}"), head, *rest, tex(end)])
+        tex.swap(node, [raw(rf"\phantomsection{label}{begin}"), head, *rest, raw(end)])
 
 
 def _notes(book: Any) -> None:
     """Set boxes with a title of their own."""
     for box in list(book.findall(nodes.admonition)):
         if box.children and isinstance(box[0], nodes.title):
-            title = nodes.inline("", "", tex(r"\booknotetitle{"), *box[0].children, tex("}"))
-            parts = [tex(r"\begin{booknote}"), title, *box.children[1:], tex(r"\end{booknote}")]
-            swap(box, parts)
+            title = nodes.inline("", "", raw(r"\booknotetitle{"), *box[0].children, raw("}"))
+            parts = [raw(r"\begin{booknote}"), title, *box.children[1:], raw(r"\end{booknote}")]
+            tex.swap(box, parts)
 
 
 def _dissolve_cards(book: Any) -> None:
     for box in list(book.findall(nodes.container)):
         if box.get("design_component") == "card-title":
-            swap(box, [nodes.paragraph("", "", nodes.strong("", "", *box.children))])
+            tex.swap(box, [nodes.paragraph("", "", nodes.strong("", "", *box.children))])
     for kind in ("card-body", "card", "grid-item", "grid-row", "grid-container"):
         for box in list(book.findall(nodes.container)):
             if box.get("design_component") == kind:
-                swap(box, box.children)
+                tex.swap(box, box.children)
 
 
 def _tables(book: Any) -> None:
@@ -444,7 +362,7 @@ def _tables(book: Any) -> None:
         longest, total = [0] * len(columns), [0] * len(columns)
         for row in table.findall(nodes.row):
             for number, entry in enumerate(row.children):
-                length = len(plain(entry))
+                length = len(tex.plain(entry))
                 longest[number] = max(longest[number], length)
                 total[number] += length
         if sum(longest) > WIDEST - 14:
@@ -479,39 +397,14 @@ def _links(book: Any, chapters: dict[str, int]) -> None:
             inner[:] = [nodes.Text(f"Chapter {chapters[docname]}")]
         for text in list(link.findall(nodes.Text)):
             if re.fullmatch(r"[A-Z]\w+ [\d.]+", text):
-                swap(text, [nodes.Text(text.replace(" ", "\u00a0"))])
+                tex.swap(text, [nodes.Text(text.replace(" ", "\u00a0"))])
 
 
 def _displays(book: Any) -> None:
-    """Break a long formula where its source has a line that begins with a relation."""
+    """Break formulas that are too long for a line."""
     for block in book.findall(nodes.math_block):
-        source = block.astext().strip()
-        lines = source.split("\n")
-        relations = [line for line in lines[1:] if RELATION.match(line)]
-        if (
-            relations
-            and not re.search(r"\\\\|\\begin|&", source)
-            and len(plain(block)) > WIDE_DISPLAY
-        ):
-            head, sign, rest = _parted(lines[0])
-            lines[0] = f"{head}&{sign}{rest}" if sign else f"&{lines[0]}"
-            for number, line in enumerate(lines[1:], 1):
-                if RELATION.match(line):
-                    lines[number] = rf"\\ &{line.lstrip()}"
-            block[:] = [
-                nodes.Text("\\begin{aligned}\n" + "\n".join(lines) + "\n\\end{aligned}")
-            ]
-
-
-def _parted(line: str) -> tuple[str, str, str]:
-    """Part a line of a formula at its first relation outside all brackets."""
-    depth = 0
-    for at, letter in enumerate(line):
-        depth += (letter in "([{") - (letter in ")]}")
-        match = RELATION.match(line, at)
-        if depth == 0 and match and at:
-            return line[:at], match[0], line[match.end() :]
-    return line, "", ""
+        source = tex.broken(block.astext(), len(tex.plain(block)), WIDE_DISPLAY)
+        block[:] = [nodes.Text(source)]
 
 
 def _titles(book: Any) -> None:
@@ -519,8 +412,9 @@ def _titles(book: Any) -> None:
     for title in book.findall(nodes.title):
         if isinstance(title.parent, nodes.section):
             for formula in list(title.findall(nodes.math)):
-                words = rf"\texorpdfstring{{\({formula.astext()}\)}}{{{escaped(plain(formula))}}}"
-                swap(formula, [tex(words)])
+                words = tex.escaped(tex.plain(formula))
+                words = rf"\texorpdfstring{{\({formula.astext()}\)}}{{{words}}}"
+                tex.swap(formula, [raw(words)])
 
 
 def _listings(book: Any) -> None:
@@ -530,7 +424,7 @@ def _listings(book: Any) -> None:
         if longest > WIDEST:
             size = max(SMALLEST, 9 * WIDEST / longest)
             begin = rf"\begingroup\fvset{{fontsize=\fontsize{{{size:.1f}}}{{{1.2 * size:.1f}}}"
-            swap(block, [tex(rf"{begin}\selectfont}}"), block, tex(r"\endgroup")])
+            tex.swap(block, [raw(rf"{begin}\selectfont}}"), block, raw(r"\endgroup")])
 
 
 def _index(file: Any, results: Iterable[tuple[str, list[Any]]]) -> None:
@@ -540,10 +434,10 @@ def _index(file: Any, results: Iterable[tuple[str, list[Any]]]) -> None:
     section[:] = [child for child in section.children if isinstance(child, nodes.title)]
     section += first
     for chapter, found in results:
-        section += tex(rf"\bookgroup{{{escaped(chapter)}}}")
+        section += raw(rf"\bookgroup{{{tex.escaped(chapter)}}}")
         for number, title, label, target in found:
-            line = nodes.inline("", "", tex(rf"\bookresult{{{number}}}{{"), *title)
-            line += tex(rf"}}{{{escaped(label)}}}{{{target}}}" + "\n")
+            line = nodes.inline("", "", raw(rf"\bookresult{{{number}}}{{"), *title)
+            line += raw(rf"}}{{{tex.escaped(label)}}}{{{target}}}" + "\n")
             section += line
 
 
@@ -553,10 +447,10 @@ def _references(book: Any, file: Any) -> None:
     section[:] = [child for child in section.children if isinstance(child, nodes.title)]
     for node in list(book.findall(nodes.citation)):
         target = rf"\hypertarget{{cite.{node['docname']}:{node['ids'][0]}}}{{}}"
-        line = nodes.paragraph("", "", tex(rf"\bookreference{{{target}"))
+        line = nodes.paragraph("", "", raw(rf"\bookreference{{{target}"))
         for paragraph in node.findall(nodes.paragraph):
             line += paragraph.children
-        line += tex("}")
+        line += raw("}")
         section += line
     for collected in list(book.findall(thebibliography)):
         collected.parent.remove(collected)
