@@ -173,11 +173,20 @@ class Print(SphinxPostTransform):
             for node in _numbered(file):
                 docname, number = self._place(node)
                 target = rf"\detokenize{{{docname}:{node['label']}}}"
-                title = [child.deepcopy() for child in node.children[0].children]
+                title = _unbracketed(node.children[0])
                 found.append((f"{node['realtype'].title()} {number}", title, node["label"], target))
             if found:
                 heading = next(file.findall(nodes.title))
                 yield tex.plain(heading), found
+
+
+def _unbracketed(title: Any) -> list[Any]:
+    """Return copies of what is in a title, without the brackets around all of it."""
+    parts = [child.deepcopy() for child in title.children]
+    if parts and str(parts[0]).startswith(" (") and str(parts[-1]).endswith(")"):
+        parts[0] = nodes.Text(str(parts[0]).removeprefix(" ("))
+        parts[-1] = nodes.Text(str(parts[-1]).removesuffix(")"))
+    return parts
 
 
 def site_address() -> str:
