@@ -39,6 +39,22 @@ install: $(READY) ## create the environment in .venv (the other targets do it wh
 book: $(READY) ## build the site, if anything has changed, and print the path of its first page
 	@$(BIN)/python bookbuild/make_site.py
 
+.PHONY: pdf
+pdf: $(READY) ## build the book as PDF (needs TeX: the command says which packages)
+	@PYTHONPATH=. $(BIN)/python bookbuild/make_pdf.py
+
+.PHONY: latex
+latex: book ## each statement as LaTeX for papers: _build/html/s/LABEL.tex
+	@echo "Each statement as LaTeX: $(SITE)/s/*.tex"
+
+.PHONY: release
+release: $(READY) ## make what a version publishes, in dist/, or say why there can be no release
+	@PYTHONPATH=. $(BIN)/python bookbuild/release.py
+
+.PHONY: test-pdf
+test-pdf: pdf book ## compare the PDF with the site, and compile the LaTeX of all statements (needs TeX)
+	@$(BIN)/pytest --quiet -n 2 tests/pdf --pdf _build/pdf --site $(SITE)
+
 .PHONY: test
 test: $(READY) ## run all tests: the package, the guards of the book, every notebook against a fresh run
 	@$(BIN)/pytest --quiet -n 2 --dist loadscope --nbval tests src $(NOTEBOOKS)

@@ -31,7 +31,6 @@ from bookbuild import (
     statements,
 )
 
-ARCHIVE = f"klapprox-book-{klapprox.__version__}.tar.gz"
 THEME = Path(__file__).with_name("theme")
 # Extensions that Jupyter Book loads for its own theme: with another one they have nothing to do.
 OF_OTHER_THEMES = (
@@ -114,7 +113,7 @@ def _drop_other_themes(app: Any) -> None:
 
 def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any) -> None:
     """Finish the text of a page, collect from it, and give the template what it shows around it."""
-    context["book_archive"] = ARCHIVE
+    context["book_archive"] = archive.NAME
     context["book_project"] = app.config.html_context.get("project_address", "")
     context["book_address"] = address = _address()
     context["book_contents"] = _contents(app, page, context)
@@ -309,7 +308,7 @@ def _write_what_was_collected(app: Any, failure: Any) -> None:
     for path in static.iterdir():
         if path.name not in KEPT:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    archive.write(Path(app.srcdir), site / ARCHIVE)
+    archive.write(Path(app.srcdir), site / archive.NAME)
     for name, data in statement_pages.entries(app.book_records):
         text = json.dumps(data, ensure_ascii=False, indent=1)
         (site / name).write_text(text + "\n", encoding="utf-8")
