@@ -140,7 +140,7 @@ class Found:
             return "gradient only"
         if self.gradient_weight == "none":
             return "detached" if self.derivative == "zero" else "value only"
-        if self.credit.startswith("differentiated"):
+        if self.is_derivative_of_value or self.credit.startswith("differentiated"):
             return "differentiated"
         slopes = SLOPES.get((self.value, self.swapped), ())
         if self.value_weight != self.gradient_weight or self.derivative not in slopes:

@@ -41,8 +41,9 @@ def edge(loss: Evaluator, value: Part | None, sign: int) -> Edge:
     def finite(answer: Answer) -> bool:
         return math.isfinite(answer.value) and bool(np.isfinite(answer.gradient[0, 0]))
 
+    somewhere = any(slopes(one(loss, x)) for x in (0.41, 0.041))
     zero, zero_in_32 = (
-        seen(slopes, dtype) if slopes(one(loss, 0.41)) else None for dtype in ("float64", "float32")
+        seen(slopes, dtype) if somewhere else None for dtype in ("float64", "float32")
     )
     # A limit is the same in every dtype; rounding is not.
     limit = (
@@ -77,9 +78,11 @@ def _constant(
     if start is None:
         return None, None
     beyond = [at(m, "float64") for m in (1.1 * start, 1.3 * start, 1.6 * start)]
-    values = [math.nan if answer is None else answer.value for answer in beyond]
-    if max(values) - min(values) <= 1e-6 * abs(values[0]):
-        return sign * start, values[0]
+    values = np.array([answer.value for answer in beyond if answer is not None])
+    if not np.all(np.isfinite(values)):
+        return None, None
+    if len(values) and np.all(np.abs(values - values[0]) <= 1e-6 * abs(values[0])):
+        return sign * start, float(values[0])
     return None, None
 
 

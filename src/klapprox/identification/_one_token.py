@@ -16,7 +16,15 @@ from klapprox.identification._functions import (
     coefficients_with,
     k_lambda,
 )
-from klapprox.identification._probe import TOLERANCE, Array, Point, departure, fitted, one
+from klapprox.identification._probe import (
+    TOLERANCE,
+    Array,
+    Point,
+    departure,
+    fitted,
+    one,
+    tolerance,
+)
 
 __all__ = ["Part", "Truncation", "one_token", "truncation"]
 
@@ -58,6 +66,7 @@ class _Grid(NamedTuple):
     log_w: Array
     value: Array
     slope: Array
+    tolerance: float
 
 
 def one_token(loss: Evaluator, spread: float) -> tuple[Part | None, Part | None]:
@@ -73,6 +82,7 @@ def one_token(loss: Evaluator, spread: float) -> tuple[Part | None, Part | None]
         log_w,
         np.array([[a.value for a in row] for row in answers]),
         np.array([[a.gradient[0, 0] for a in row] for row in answers]),
+        tolerance(spread),
     )
     value = _value(grid)
     return value, _derivative(grid, value)
@@ -120,13 +130,13 @@ def _fits(grid: _Grid, y: Array, candidates: list[Part]) -> Iterator[Part]:
     for part, f in zip(candidates, functions, strict=True):
         for weight, factor in (("none", np.ones_like(grid.log_w)), ("token", np.exp(grid.log_w))):
             scale, error = fitted(y, f * factor)
-            if error < TOLERANCE:
+            if error < grid.tolerance:
                 yield replace(part, scale=scale, weight=weight, error=error)
                 break
     for part, f in zip(candidates, functions, strict=True):
         columns = [fitted(y[:, j], f[:, j]) for j in range(len(grid.log_w))]
         error = max(error for _, error in columns)
-        if error < TOLERANCE:
+        if error < grid.tolerance:
             yield replace(part, scale=columns[0][0], weight="other", error=error)
 
 
@@ -142,7 +152,8 @@ def _lambda(y: Array, u: Array, factor: Array) -> float | None:
     """Return λ of the k_lambda that fits best, if there is one."""
     basis = factor[:, None] * np.stack([-u, np.expm1(u)], axis=1)
     (a, b), *_ = np.linalg.lstsq(basis, y, rcond=None)
-    return float(b / a) if abs(a) > 1e-12 else None
+    # Without λ it is k1, without k1 it is r - 1.
+    return float(b / a) if min(abs(a), abs(b)) > TOLERANCE * max(abs(a), abs(b)) else None
 
 
 class Truncation(NamedTuple):

@@ -9,12 +9,17 @@ from numpy.typing import NDArray
 
 from klapprox.identification._evaluate import Answer, Evaluator
 
-__all__ = ["TOLERANCE", "Array", "Point", "departure", "fitted", "one"]
+__all__ = ["TOLERANCE", "Array", "Point", "departure", "fitted", "one", "tolerance"]
 
 Array = NDArray[np.float64]
 
 TOLERANCE = 1e-4
 """Relative: wide enough for losses that compute in float32, narrow enough for all that is named."""
+
+
+def tolerance(spread: float) -> float:
+    """Return the tolerance for log-ratios that are smaller by a factor: they differ by less."""
+    return TOLERANCE * spread**2
 
 
 class Point(NamedTuple):

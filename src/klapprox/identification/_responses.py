@@ -7,9 +7,9 @@ import numpy as np
 
 from klapprox.identification._evaluate import Evaluator
 from klapprox.identification._one_token import Part, Truncation
-from klapprox.identification._probe import TOLERANCE, Array, Point, fitted, one
+from klapprox.identification._probe import TOLERANCE, Array, Point, fitted, one, tolerance
 
-__all__ = ["denominators", "is_derivative", "levels", "rows_independent"]
+__all__ = ["denominators", "levels", "rows_independent"]
 
 # Responses of three tokens in general position.
 _X = np.array(
@@ -67,28 +67,34 @@ def levels(
     loss: Evaluator, value: Part | None, derivative: Part | None, cut: Truncation, spread: float
 ) -> dict[str, Any]:
     """Recognise level, weights and credit from responses of three tokens."""
+    exact = _is_derivative(loss, spread)
     points = Point(_LOG_PI, spread * _X, spread * _LOG_W)
     answers = [loss(*(a[i] for a in points.arguments)) for i in range(len(_X))]
     v = np.array([a.value for a in answers])
     d = np.concatenate([a.gradient for a in answers])
     weights = _weights(points.log_w, cut.weight)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"is_derivative_of_value": exact}
     if value is not None:
         found["value_weight"] = "unknown"
         for level, weight, wanted in _values(value.of, points.arguments, weights):
-            if fitted(v, wanted)[1] < TOLERANCE:
+            if fitted(v, wanted)[1] < tolerance(spread):
                 found |= {"level": level, "value_weight": weight}
                 break
     if derivative is None:
         return found
     if derivative.key == "zero":
         return found | {"credit": "zero"}
-    level = found.get("level", "token")
-    candidates = list(_slopes(derivative, value, points.arguments, weights))
     found["gradient_weight"] = "unknown"
-    # Where two formulas are the same function, the level of the value decides.
-    for place, weight, credit, wanted in sorted(candidates, key=lambda c: c[0] != level):
-        if fitted(d, wanted)[1] < TOLERANCE:
+
+    def likely(candidate: tuple[str, str, str, Array]) -> tuple[bool, bool]:
+        """Rank formulas that are the same function by the level and the weight of the value."""
+        level, weight, credit, _ = candidate
+        differentiated = exact and weight not in ("none", "token")
+        return level != found.get("level", "token"), differentiated != ("diff" in credit)
+
+    candidates = list(_slopes(derivative, value, points.arguments, weights))
+    for place, weight, credit, wanted in sorted(candidates, key=likely):
+        if fitted(d, wanted)[1] < tolerance(spread):
             found |= {"credit": credit, "gradient_weight": weight}
             found.setdefault("level", place)
             break
@@ -137,7 +143,7 @@ def _slopes(
                 yield "token", name, split + credit, spread(w * shared) + w * rest
 
 
-def is_derivative(loss: Evaluator, spread: float) -> bool:
+def _is_derivative(loss: Evaluator, spread: float) -> bool:
     """Say whether the derivative is that of the value, by differences of fourth order."""
     h = 1e-3 * spread
     for i in (0, 2):
@@ -148,7 +154,7 @@ def is_derivative(loss: Evaluator, spread: float) -> bool:
             near = [loss(log_pi + n * step, *frozen).value for n in (-2, -1, 1, 2)]
             slope = (near[0] - 8 * near[1] + 8 * near[2] - near[3]) / (12 * h)
             size = float(np.max(np.abs(found.gradient))) + abs(slope)
-            if not abs(slope - found.gradient[0, t]) <= 1e-2 * size:
+            if not abs(slope - found.gradient[0, t]) <= 1e-2 * size + 1e-6 * abs(found.value):
                 return False
     return True
 
@@ -172,11 +178,12 @@ def denominators(
 ) -> dict[str, Any]:
     """Find the factor of a token as powers of the numbers of responses, positions and tokens."""
     by_value = value is not None and value.ratio != "none"  # then it is zero where r = 1
-    if not by_value and (derivative is None or derivative.key == "zero"):
+    part = value if by_value else derivative
+    if part is None or part.key == "zero":
         return {}
     x = 0.41 * spread
     # A function of π and π_old alone is moved by the weight.
-    log_w = 0.5 * x if value is not None and value.ratio in ("pi_old/pi", "pi/pi_old") else 0.0
+    log_w = 0.5 * x if part.ratio in ("pi_old/pi", "pi/pi_old") else 0.0
     unit = one(loss, x, log_w)
     sizes, factors = [], []
     for length, lengths in _BATCHES:
