@@ -29,7 +29,7 @@ def differentiated(loss):
         value = np.asarray(loss(log_pi, log_ref, log_old, mask))
         slope = np.zeros_like(log_pi)
         for index in np.ndindex(log_pi.shape):
-            live = log_pi.astype(np.result_type(log_pi, 1j))
+            live = log_pi.astype(np.result_type(log_pi, np.complex64))
             live[index] += 1e-30j
             moved = np.asarray(loss(live, log_ref, log_old, mask))
             if moved.shape == log_pi.shape:
@@ -454,6 +454,38 @@ def test_weights_of_every_kind(weight, estimator):
         assert found.is_derivative_of_value == (way == "differentiated"), way
 
 
+def test_weights_that_are_put_together_in_unusual_ways():
+    def way(loss):
+        found = identified(loss)
+        return found.value_weight, found.gradient_weight, found.weight_gradient
+
+    def w(p, o):
+        return sg(np.exp(p - o))
+
+    def strange(p, r):  # the value zero, a derivative that is none of the known ones
+        return (p - r) ** 4 + p - r - sg((p - r) ** 4 + p - r)
+
+    # The value of k2 and the gradient of k3, both weighted.
+    one = way(lambda p, r, o, m: summed(w(p, o) * (sg(k2(r - p)) + k3(r - p) - sg(k3(r - p))), m))
+    assert one == ("token", "token", "detached")
+    # Weights of tokens in the value, of prefixes in the gradient.
+    two = way(
+        lambda p, r, o, m: summed(
+            sg(w(p, o) * k2(r - p)) + sg(prefix(p - o, m)) * (k2(r - p) - sg(k2(r - p))), m
+        )
+    )
+    assert two == ("token", "prefix", "unknown")
+    # A weighted value with a gradient that is none of the known ones, and one that is k2 itself.
+    three = way(lambda p, r, o, m: summed(w(p, o) * (sg(k3(r - p)) + strange(p, r)), m))
+    assert three == ("token", "none", "unknown")
+    four = way(lambda p, r, o, m: summed(w(p, o) * sg(k3(r - p)) * (1 + 0 * p), m))
+    assert four == ("token", "none", "detached")
+    five = way(
+        lambda p, r, o, m: summed(w(p, o) * (sg(k3(r - p)) + sg(k2(r - p)) * (p - sg(p))), m)
+    )
+    assert five == ("token", "token", "unknown")
+
+
 @pytest.mark.parametrize(
     ("estimator", "level"), [("k2", "sequence"), ("k3", "sequence"), ("k3", "sequence mean")]
 )
@@ -576,6 +608,7 @@ NORMALISATIONS = {
     "sum of means over positions": lambda v, m: v.mean(-1).sum(),
     "other": lambda v, m: (v.sum(-1) / np.sqrt(m.sum(-1))).mean(),
     "none": lambda v, m: (v.sum(-1) / (1 + m.sum(-1))).mean(),
+    "of no sign": lambda v, m: v.sum() * (2 - len(v)),
 }
 
 
@@ -584,7 +617,7 @@ def test_normalisations(name):
     reduce = NORMALISATIONS[name]
     for value in (lambda p, r: k3(r - p), lambda p, r: p):  # by its value, by its derivative
         found = identified(lambda p, r, o, m, v=value: reduce(np.where(m, v(p, r), 0), m))
-        assert found.normalisation == name
+        assert found.normalisation == name.replace("of no sign", "none")
         assert found.rows_independent
     if name == "other":
         assert found.exponents == (-1, 0, -0.5, 0)

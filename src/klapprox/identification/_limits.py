@@ -1,5 +1,6 @@
 """Where a loss stops following its formula: clamps, overflow, and what lies under the mask."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ _NEAR, _FAR = 0.6, 1000.0  # log-ratios between which edges are looked for
 def edge(loss: Evaluator, value: Part | None, sign: int) -> Edge:
     """Find out what happens towards log r = -1000 (sign -1) or 1000."""
 
+    @functools.cache  # the conditions are met at the same log-ratios
     def at(m: float, dtype: str) -> Answer | None:
         try:
             return one(loss, sign * m, dtype=dtype)
@@ -126,7 +128,7 @@ def _compared(got: Any, wanted: Any) -> str:
 
 def empty_response(loss: Evaluator) -> str:
     """Say what a response without any kept token does to the batch."""
-    mask = np.array([[True, True], [False, False]])
+    mask = np.array([[True, True, True], [False, False, False]])
     x = np.where(mask, 0.31, 0.0)
     try:
         answer = loss(*Point(np.where(mask, -1.3, 0.0), x, 0.1 * x).arguments, mask)

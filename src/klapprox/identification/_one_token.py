@@ -29,9 +29,9 @@ from klapprox.identification._probe import (
 __all__ = ["Part", "Truncation", "one_token", "truncation"]
 
 # Log-ratios in general position, each with its own log π: a function of log π is not one of r.
-_X = np.array([-0.53, -0.37, -0.21, -0.08, 0.11, 0.26, 0.41, 0.57])
-_LOG_PI = np.array([-1.3, -1.7, -0.9, -1.5, -1.1, -2.1, -1.9, -0.8])
-_LOG_W = np.array([0.0, -0.09, -0.05, 0.06, 0.1])
+_X = np.array([-0.53, -0.37, -0.14, 0.11, 0.26, 0.57])
+_LOG_PI = np.array([-1.3, -1.7, -0.9, -1.1, -2.1, -0.8])
+_LOG_W = np.array([0.0, -0.09, 0.06, 0.1])
 
 _ALONE: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("log_pi", lambda log_pi, log_ref, log_old: log_pi),

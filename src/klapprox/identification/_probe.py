@@ -54,13 +54,13 @@ def fitted(y: Array, f: Array) -> tuple[float, float]:
 def departure(holds: Callable[[float], bool], start: float, stop: float) -> float | None:
     """Return the number from which on a condition no longer holds, None if it does up to stop."""
     low = 0.0
-    for high in np.geomspace(start, stop, 24).tolist():
+    for high in np.geomspace(start, stop, 20).tolist():
         if not holds(high):
             break
         low = high
     else:
         return None
-    for _ in range(40):
+    while high - low > 1e-5 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return float(high)

@@ -146,21 +146,19 @@ def _slopes(
 def _is_derivative(loss: Evaluator, spread: float) -> bool:
     """Say whether the derivative is that of the value, by differences of fourth order."""
     h = 1e-3 * spread
-    for i in (0, 2):
-        log_pi, *frozen = Point(_LOG_PI[i], spread * _X[i], spread * _LOG_W[i]).arguments
-        found = loss(log_pi, *frozen)
-        for t in range(len(log_pi)):
-            step = h * np.eye(len(log_pi))[t]
-            near = [loss(log_pi + n * step, *frozen).value for n in (-2, -1, 1, 2)]
-            slope = (near[0] - 8 * near[1] + 8 * near[2] - near[3]) / (12 * h)
-            size = float(np.max(np.abs(found.gradient))) + abs(slope)
-            if not abs(slope - found.gradient[0, t]) <= 1e-2 * size + 1e-6 * abs(found.value):
-                return False
+    log_pi, *frozen = Point(_LOG_PI[0], spread * _X[0], spread * _LOG_W[0]).arguments
+    found = loss(log_pi, *frozen)
+    for t, step in enumerate(h * np.eye(len(log_pi))):
+        near = [loss(log_pi + n * step, *frozen).value for n in (-2, -1, 1, 2)]
+        slope = (near[0] - 8 * near[1] + 8 * near[2] - near[3]) / (12 * h)
+        size = float(np.max(np.abs(found.gradient))) + abs(slope)
+        if not abs(slope - found.gradient[0, t]) <= 1e-2 * size + 1e-6 * abs(found.value):
+            return False
     return True
 
 
 # Batches whose denominators differ: number of positions, lengths of the responses.
-_BATCHES = ((4, (1, 4)), (5, (2, 5, 3)), (3, (3, 2)), (6, (4, 1, 2, 2)))
+_BATCHES = ((4, (1, 4)), (5, (2, 5, 3)), (3, (3, 2)), (3, (1, 1)))
 
 _NORMALISATIONS = {
     (0.0, 0.0, 0.0, 0.0): "sum",
@@ -213,9 +211,9 @@ def denominators(
 
 def rows_independent(loss: Evaluator) -> bool:
     """Say whether the derivative of a response stays when the other one changes."""
-    first, second, other = np.array([[0.31, -0.22], [0.14, 0.27], [-0.33, 0.52]])
+    first, second, other = np.array([[0.31, -0.22, 0.1], [0.14, 0.27, -0.4], [-0.33, 0.52, 0.2]])
     kept, changed = (
-        loss(*Point(np.full((2, 2), -1.3), x, 0.1 * x).arguments).gradient[0]
+        loss(*Point(np.full((2, 3), -1.3), x, 0.1 * x).arguments).gradient[0]
         for x in (np.stack([first, second]), np.stack([first, other]))
     )
     size = float(np.max(np.abs(kept)))
