@@ -196,15 +196,16 @@ def truncation(
             departure(lambda m, s=sign, f=follows: f(s * m), 1e-3 * spread, 12.0)  # type: ignore[misc]
             for sign in (-1, 1)
         )
-        limits = (
-            0.0 if low is None else math.exp(-low),
-            math.inf if high is None else math.exp(high),
-        )
-        beyond = [
-            (relative(sign * (edge + 1.0)), math.exp(sign * edge))
-            for sign, edge in ((-1, low), (1, high))
-            if edge is not None
-        ]
+        found = [0.0, math.inf]
+        beyond = []
+        for i, (sign, start) in enumerate(((-1, low), (1, high))):
+            if start is not None:
+                found[i] = math.exp(sign * start)
+                got = relative(sign * (start + 1.0))
+                beyond.append((got, found[i]))
+                if abs(got - found[i]) <= 1e-3 * found[i]:
+                    found[i] = got  # the limit itself, not where the weight is seen to leave it
+        limits = (found[0], found[1])
         if all(abs(got - edge) <= 1e-3 * edge for got, edge in beyond):
             return Truncation(limits, "truncated" if beyond else "")
         dropped = all(abs(got) <= TOLERANCE for got, _ in beyond)

@@ -146,13 +146,13 @@ def _slopes(
 def _is_derivative(loss: Evaluator, spread: float) -> bool:
     """Say whether the derivative is that of the value, by differences of fourth order."""
     h = 1e-3 * spread
-    log_pi, *frozen = Point(_LOG_PI[0], spread * _X[0], spread * _LOG_W[0]).arguments
+    log_pi, *frozen = Point(_LOG_PI[2], spread * _X[2], spread * _LOG_W[2]).arguments
     found = loss(log_pi, *frozen)
     for t, step in enumerate(h * np.eye(len(log_pi))):
         near = [loss(log_pi + n * step, *frozen).value for n in (-2, -1, 1, 2)]
         slope = (near[0] - 8 * near[1] + 8 * near[2] - near[3]) / (12 * h)
         size = float(np.max(np.abs(found.gradient))) + abs(slope)
-        if not abs(slope - found.gradient[0, t]) <= 1e-2 * size + 1e-6 * abs(found.value):
+        if not abs(slope - found.gradient[0, t]) <= 1e-3 * size + 1e-6 * abs(found.value):
             return False
     return True
 
