@@ -211,3 +211,9 @@ def test_a_mean_gradient_is_the_gradient_of_the_mean():
     expected = TREE.gradient(law, TREE.mean(law, reward.get))
     found = [TREE.mean(law, lambda y, j=j: reward[y] * score[y][j]) for j in range(8)]
     assert [sp.cancel(a - b) for a, b in zip(found, expected, strict=True)] == [0] * 8
+
+
+def test_the_pair_of_a_tree_obeys_the_chain_rule():
+    q, p = TREE.law(0), TREE.law(1)
+    after = [FinitePair.rational(q[h], p[h]).kl * TREE.chance(q, h) for h in TREE.prefixes]
+    assert sp.expand(TREE.pair(q, p).kl - sum(after)) == 0

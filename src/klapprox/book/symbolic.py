@@ -245,6 +245,12 @@ class Tree:
         """Return the probability that a sequence begins with these tokens."""
         return sp.prod(self.steps(law, y))
 
+    def pair(self, q: Law, p: Law) -> FinitePair:
+        """Return two rational laws as a pair of laws on whole sequences."""
+        return FinitePair.rational(
+            *([self.chance(law, y) for y in self.sequences] for law in (q, p))
+        )
+
     def mean(self, law: Law, f: Callable[[Prefix], Any]) -> Any:
         """Return the mean of f over the sequences."""
         return sp.cancel(sum(self.chance(law, y) * f(y) for y in self.sequences))
