@@ -9,6 +9,7 @@ import sympy as sp
 import klapprox as kl
 from klapprox.book.symbolic import (
     FinitePair,
+    Tree,
     distributions,
     k1,
     k2,
@@ -191,3 +192,68 @@ def test_moments_given_a_set_obey_the_laws_of_total_mean_and_variance(function):
     between = mass * (1 - mass) * (means[0] - means[1]) ** 2
     assert PAIR.variance(function, rest) == 0
     assert sp.expand(within + between - PAIR.variance(function)) == 0
+
+
+TREE = Tree(tokens=3, length=2)
+
+
+def test_a_tree_has_all_prefixes_and_sequences():
+    assert TREE.prefixes == [(), (0,), (1,), (2,)]
+    assert len(TREE.sequences) == 9
+    assert len(set(TREE.sequences)) == 9
+
+
+@pytest.mark.parametrize("law", [TREE.law(0), TREE.law(1), TREE.symbols("x")])
+def test_the_laws_of_a_tree_sum_to_one(law):
+    assert TREE.mean(law, lambda y: 1) == 1
+    assert all(sp.expand(sum(row)) == 1 for row in law.values())
+
+
+def test_no_two_laws_of_a_tree_agree_after_any_prefix():
+    tree = Tree(tokens=2, length=3)
+    rows = [row for number in range(5) for row in tree.law(number).values()]
+    assert len(set(rows)) == len(rows) == 35
+    assert all(0 < x < 1 for row in rows for x in row)
+
+
+def test_chances_are_products_of_steps():
+    law = TREE.law(0)
+    assert TREE.steps(law, (2, 1)) == [law[()][2], law[2,][1]]
+    assert TREE.chance(law, (2, 1)) == law[()][2] * law[2,][1]
+    assert TREE.chance(law, ()) == 1
+    assert sum(TREE.chance(law, (token,)) for token in range(3)) == 1
+
+
+def test_the_gradient_in_the_logits_is_the_one_of_a_softmax():
+    law = TREE.symbols("x")
+    logits = sp.symbols("z0:2", real=True)
+    odds = [sp.exp(z) for z in logits] + [sp.Integer(1)]
+    softmax = [v / sum(odds) for v in odds]
+    at = dict(zip(law[()][:2], softmax[:2], strict=True))
+    f = law[()][0] ** 2 + sp.log(law[()][2]) * law[1,][0]
+    found = TREE.gradient(law, f)
+    assert len(found) == 8
+    for j, z in enumerate(logits):
+        difference = sp.diff(f.subs(at), z) - found[j].subs(at)
+        assert sp.simplify(difference) == 0
+    # After the token 1 only the logarithm's factor depends on the logits; after 0 nothing does.
+    assert found[2:4] == [0, 0]
+    x0, x1 = law[1,][:2]
+    assert sp.cancel(found[4] - sp.log(law[()][2]) * x0 * (1 - x0)) == 0
+    assert sp.cancel(found[5] + sp.log(law[()][2]) * x0 * x1) == 0
+    assert found[6:] == [0, 0]
+
+
+def test_a_mean_gradient_is_the_gradient_of_the_mean():
+    law = TREE.symbols("x")
+    reward = {y: sp.Integer(3 * y[0] + y[1] ** 2) for y in TREE.sequences}
+    score = {y: TREE.gradient(law, sp.log(TREE.chance(law, y))) for y in TREE.sequences}
+    expected = TREE.gradient(law, TREE.mean(law, reward.get))
+    found = [TREE.mean(law, lambda y, j=j: reward[y] * score[y][j]) for j in range(8)]
+    assert [sp.cancel(a - b) for a, b in zip(found, expected, strict=True)] == [0] * 8
+
+
+def test_the_pair_of_a_tree_obeys_the_chain_rule():
+    q, p = TREE.law(0), TREE.law(1)
+    after = [FinitePair.rational(q[h], p[h]).kl * TREE.chance(q, h) for h in TREE.prefixes]
+    assert sp.expand(TREE.pair(q, p).kl - sum(after)) == 0

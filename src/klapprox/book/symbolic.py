@@ -16,6 +16,7 @@ import sympy as sp
 
 __all__ = [
     "FinitePair",
+    "Tree",
     "distributions",
     "k1",
     "k2",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 Function = Callable[[Any, Any], Any]  # of (r, log r)
+Prefix = tuple[int, ...]
+Law = dict[Prefix, tuple[Any, ...]]  # next-token probabilities after every prefix
 
 
 def k1(r: Any, log_r: Any) -> Any:
@@ -247,3 +250,82 @@ def rational_pairs(
     for q, p in itertools.product(laws, laws):
         if not (distinct and q == p):
             yield FinitePair.rational(q, p)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All sequences of so many tokens, for laws that depend on the whole prefix.
+
+    A law is a dict from prefixes to next-token probabilities. `law` and `symbols` make one; any
+    number of them may live on the same tree.
+
+    Examples
+    --------
+    >>> tree = Tree(tokens=2, length=3)
+    >>> policy, sampler = tree.symbols("x"), tree.law(0)
+    >>> tree.mean(sampler, lambda y: tree.chance(policy, y) / tree.chance(sampler, y))
+    1
+    """
+
+    tokens: int
+    length: int
+
+    @cached_property
+    def prefixes(self) -> list[Prefix]:
+        """The prefixes of 0, 1, ..., length - 1 tokens, shortest first."""
+        lengths = range(self.length)
+        return [y for t in lengths for y in itertools.product(range(self.tokens), repeat=t)]
+
+    @cached_property
+    def sequences(self) -> list[Prefix]:
+        """The sequences of ``length`` tokens."""
+        return list(itertools.product(range(self.tokens), repeat=self.length))
+
+    def law(self, number: int) -> Law:
+        """Return a rational law; other numbers give other laws, and no two prefixes are alike."""
+        found = {}
+        for n, prefix in enumerate(self.prefixes, start=number * len(self.prefixes)):
+            # Primes far apart: no two quotients of two laws agree by chance.
+            weights = [sp.prime(3 + (17 * n + 11 * i) % 97) for i in range(self.tokens)]
+            found[prefix] = tuple(sp.Rational(x, sum(weights)) for x in weights)
+        return found
+
+    def symbols(self, name: str) -> Law:
+        """Return an arbitrary law: positive symbols, the last probability 1 minus the others."""
+        found = {}
+        for prefix in self.prefixes:
+            at = f"{name}_{''.join(map(str, prefix))}_"
+            free = [sp.Symbol(f"{at}{i}", positive=True) for i in range(self.tokens - 1)]
+            found[prefix] = (*free, 1 - sum(free))
+        return found
+
+    def steps(self, law: Law, y: Prefix) -> list[Any]:
+        """Return the probability of each token of a sequence, given the tokens before it."""
+        return [law[y[:t]][token] for t, token in enumerate(y)]
+
+    def chance(self, law: Law, y: Prefix) -> Any:
+        """Return the probability that a sequence begins with these tokens."""
+        return sp.prod(self.steps(law, y))
+
+    def pair(self, q: Law, p: Law) -> FinitePair:
+        """Return two rational laws as a pair of laws on whole sequences."""
+        return FinitePair.rational(
+            *([self.chance(law, y) for y in self.sequences] for law in (q, p))
+        )
+
+    def mean(self, law: Law, f: Callable[[Prefix], Any]) -> Any:
+        """Return the mean of f over the sequences."""
+        return sp.cancel(sum(self.chance(law, y) * f(y) for y in self.sequences))
+
+    def gradient(self, law: Law, f: Any) -> list[Any]:
+        """Return ∇f in the logits of a law of symbols, all but the last after each prefix.
+
+        ∂x_j/∂z_i = x_j (1[i=j] - x_i); the component left out is minus the sum of the others.
+        """
+        column = []
+        for probabilities in law.values():
+            free = probabilities[:-1]
+            slopes = [sp.diff(f, x) for x in free]
+            inner = sum(x * slope for x, slope in zip(free, slopes, strict=True))
+            column += [sp.cancel(x * (s - inner)) for x, s in zip(free, slopes, strict=True)]
+        return column
