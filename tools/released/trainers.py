@@ -84,7 +84,7 @@ class Entry:
     engine: bool = False  # whether the trainer has a correction for the engine
     framework: str = "torch"
     reference: bool = True  # False: measured without a reference model
-    rows: int | None = None  # the largest batch that one call takes
+    alone: bool = False  # the function computes β times the term and nothing else
 
     @property
     def detached(self) -> bool:
@@ -652,6 +652,7 @@ def skyrl_loss(worker: str, method: str, utils: str, mean: str) -> Callable[[Tak
             config = StandIn("cfg", algorithm=options, trainer=StandIn("trainer", algorithm=options))
             local = {
                 "self": StandIn("self", cfg=config),
+                "resolved_loss_name": "regular",
                 "action_log_probs": log_pi,
                 "base_action_log_probs": log_ref,
                 "loss_mask": mask.to(log_pi.dtype),
@@ -914,37 +915,37 @@ ENTRIES = [
           trl_grpo(corrected=False), trl_grpo_default(False), "", engine=True),
     Entry("trl-grpo-sequence", "TRL", "trl", "GRPO, `importance_sampling_level=\"sequence\"`", "loss",
           trl_grpo(level="sequence"), trl_grpo_default(True, "sequence"), "", engine=True),
-    Entry("trl-rloo", "TRL", "trl", "RLOO", "reward of a response", trl_rloo, trl_rloo_default, "", how="statements"),
+    Entry("trl-rloo", "TRL", "trl", "RLOO", "reward of a response", trl_rloo, trl_rloo_default, "", how="statements", alone=True),
     Entry("verl-loss", "verl", "verl", "`low_var_kl`", "loss", verl_loss("low_var_kl"), verl_loss_default("low_var_kl"), "", engine=True),
     Entry("verl-loss-straight", "verl", "verl", "`k3+`", "loss", verl_loss("k3+"), verl_loss_default("k3+"), "", engine=True),
-    Entry("verl-reward", "verl", "verl", "`use_kl_in_reward`", "reward of a token", verl_reward, verl_reward_default, ""),
-    Entry("openrlhf-reward", "OpenRLHF", "openrlhf", "reward", "reward of a token", openrlhf_reward, openrlhf_default("k1", in_loss=False), "", how="function"),
-    Entry("openrlhf-k1", "OpenRLHF", "openrlhf", "`k1`", "loss", openrlhf_loss("k1"), openrlhf_default("k1", in_loss=True), "", how="statements"),
-    Entry("openrlhf-k2", "OpenRLHF", "openrlhf", "`k2`", "loss", openrlhf_loss("k2"), openrlhf_default("k2", in_loss=True), "", how="statements"),
-    Entry("openrlhf-k3", "OpenRLHF", "openrlhf", "`k3`", "loss", openrlhf_loss("k3"), openrlhf_default("k3", in_loss=True), "", how="statements"),
+    Entry("verl-reward", "verl", "verl", "`use_kl_in_reward`", "reward of a token", verl_reward, verl_reward_default, "", alone=True),
+    Entry("openrlhf-reward", "OpenRLHF", "openrlhf", "reward", "reward of a token", openrlhf_reward, openrlhf_default("k1", in_loss=False), "", how="function", alone=True),
+    Entry("openrlhf-k1", "OpenRLHF", "openrlhf", "`k1`", "loss", openrlhf_loss("k1"), openrlhf_default("k1", in_loss=True), "", how="statements", alone=True),
+    Entry("openrlhf-k2", "OpenRLHF", "openrlhf", "`k2`", "loss", openrlhf_loss("k2"), openrlhf_default("k2", in_loss=True), "", how="statements", alone=True),
+    Entry("openrlhf-k3", "OpenRLHF", "openrlhf", "`k3`", "loss", openrlhf_loss("k3"), openrlhf_default("k3", in_loss=True), "", how="statements", alone=True),
     Entry("openrlhf-k3-unbiased", "OpenRLHF", "openrlhf", "`k3`, `unbiased_gradient`", "loss", openrlhf_loss("k3", unbiased=True),
-          openrlhf_default("k3", in_loss=True, unbiased=True), "", how="statements"),
+          openrlhf_default("k3", in_loss=True, unbiased=True), "", how="statements", alone=True),
     Entry("ms-swift-grpo", "ms-swift", "ms-swift", "GRPO", "loss", swift_grpo, swift_default, "", engine=True),
-    Entry("torchtune-ppo", "torchtune", "torchtune", "PPO", "reward of a token", torchtune_reward, torchtune_default, "", how="function"),
-    Entry("sb3-ppo", "Stable-Baselines3", "stable-baselines3", "PPO, `approx_kl`", "diagnostic", sb3_monitor, sb3_default, "", how="statements"),
-    Entry("torchrl-grpo", "torchrl", "torchrl", "GRPO, `kl_to_ref_coeff`", "loss", torchrl_loss, torchrl_default, ""),
-    Entry("areal-k1", "AReaL", "areal", "PPO", "reward of a token", areal_reward("k1"), areal_default("k1"), ""),
-    Entry("areal-k3", "AReaL", "areal", "PPO, `k3`", "reward of a token", areal_reward("k3"), areal_default("k3"), ""),
+    Entry("torchtune-ppo", "torchtune", "torchtune", "PPO", "reward of a token", torchtune_reward, torchtune_default, "", how="function", alone=True),
+    Entry("sb3-ppo", "Stable-Baselines3", "stable-baselines3", "PPO, `approx_kl`", "diagnostic", sb3_monitor, sb3_default, "", how="statements", alone=True),
+    Entry("torchrl-grpo", "torchrl", "torchrl", "GRPO, `kl_to_ref_coeff`", "loss", torchrl_loss, torchrl_default, "", alone=True),
+    Entry("areal-k1", "AReaL", "areal", "PPO", "reward of a token", areal_reward("k1"), areal_default("k1"), "", alone=True),
+    Entry("areal-k3", "AReaL", "areal", "PPO, `k3`", "reward of a token", areal_reward("k3"), areal_default("k3"), "", alone=True),
     Entry("areal-no-reference", "AReaL", "areal", "PPO, no reference", "reward of a token",
-          areal_reward("k1", reference=False), areal_default("k1", reference=False), "", reference=False),
+          areal_reward("k1", reference=False), areal_default("k1", reference=False), "", reference=False, alone=True),
     Entry("skyrl", "SkyRL", "skyrl", "GRPO", "loss",
           skyrl_loss("skyrl/backends/skyrl_train/workers/worker.py", "PolicyWorkerBase._forward_backward_micro",
                      "skyrl/backends/skyrl_train/utils/ppo_utils.py", "skyrl/backends/skyrl_train/utils/torch_utils.py"),
-          skyrl_default, "", how="statements"),
+          skyrl_default, "", how="statements", alone=True),
     Entry("skyrl-train", "SkyRL", "skyrl-train", "GRPO", "loss",
           skyrl_loss("skyrl_train/workers/worker.py", "PolicyWorkerBase.forward_backward", "skyrl_train/utils/ppo_utils.py", "skyrl_train/utils/ppo_utils.py"),
-          skyrl_train_default, "", how="statements"),
+          skyrl_train_default, "", how="statements", alone=True),
     Entry("tunix-grpo", "tunix", "google-tunix", "GRPO, `kl`", "loss", tunix_grpo("kl"), tunix_grpo_default("kl"), "", engine=True, framework="jax"),
     Entry("tunix-grpo-k3", "tunix", "google-tunix", "GRPO, `low_var_kl`", "loss", tunix_grpo("low_var_kl"), tunix_grpo_default("low_var_kl"), "", engine=True, framework="jax"),
-    Entry("tunix-ppo", "tunix", "google-tunix", "PPO", "reward of a token", tunix_reward, tunix_reward_default, "", how="function", framework="jax"),
+    Entry("tunix-ppo", "tunix", "google-tunix", "PPO", "reward of a token", tunix_reward, tunix_reward_default, "", how="function", framework="jax", alone=True),
     Entry("unsloth", "unsloth-zoo", "unsloth-zoo", "GRPO", "loss", unsloth_loss(corrected=False), unsloth_default(False), "", how="function", engine=True),
     Entry("unsloth-corrected", "unsloth-zoo", "unsloth-zoo", "GRPO, `use_bias_correction_kl`", "loss", unsloth_loss(corrected=True), unsloth_default(True), "", how="function", engine=True),
     Entry("liger", "Liger-Kernel", "liger-kernel", "GRPO", "loss", liger_loss(corrected=False), liger_default(False), "", engine=True),
     Entry("liger-corrected", "Liger-Kernel", "liger-kernel", "GRPO, `use_bias_correction_kl`", "loss", liger_loss(corrected=True), liger_default(True), "", engine=True),
-    Entry("tinker", "tinker-cookbook", "tinker-cookbook", "RL", "advantage", tinker_advantage, tinker_default, "", how="function"),
+    Entry("tinker", "tinker-cookbook", "tinker-cookbook", "RL", "advantage", tinker_advantage, tinker_default, "", how="function", alone=True),
 ]
