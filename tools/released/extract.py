@@ -276,5 +276,5 @@ def _parameter_defaults(args: ast.arguments, name: str) -> Iterator[ast.expr]:
 def _argparse_defaults(tree: ast.AST, option: str) -> Iterator[ast.expr]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
-            if option in {getattr(a, "value", None) for a in node.args}:
-                yield from (k.value for k in node.keywords if k.arg == "default")
+            named = option in {getattr(a, "value", None) for a in node.args}
+            yield from (k.value for k in node.keywords if named and k.arg == "default")

@@ -5,11 +5,14 @@ is called derivative is that of one token's term in its own log π, divided by w
 normalisation makes of that token.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+import klapprox as kl
 
 from .trainers import Entry, Taker
 
@@ -26,14 +29,33 @@ class Term:
         self.loss = entry.build(take)
         self.framework = entry.framework
         self.alone = entry.alone
+        self.place = entry.place
         self._compiled: Any = None
 
-    def __call__(self, log_pi: Any, log_ref: Any, log_old: Any, mask: Any, engine: Any = None) -> Any:
-        """Return the term, in the arrays of the framework; this is what `identify` gets."""
+    def __call__(
+        self, log_pi: Any, log_ref: Any, log_old: Any, mask: Any, engine: Any = None
+    ) -> Any:
+        """Return the term, in the arrays of the framework."""
         arrays = (log_pi, log_ref, log_old, mask, engine)
         term = self.loss(1.0, *arrays)
         # Where there is nothing else, 0 times an infinite term would be NaN.
         return term if self.alone else term - self.loss(0.0, *arrays)
+
+    def placed(self, log_pi: Any, log_ref: Any, log_old: Any, mask: Any) -> Any:
+        """Return the term as it stands in the trainer's loss; this is what `identify` gets.
+
+        In a reward and in a monitor it is a number. In an advantage it is a number that multiplies
+        the score of its own token.
+        """
+        fixed, term = log_pi, self
+        if self.framework == "jax":
+            import jax
+
+            term = jax.jit(self)  # the whole loss is called many hundred times
+        if self.place != "loss":
+            fixed = jax.lax.stop_gradient(log_pi) if self.framework == "jax" else log_pi.detach()
+        value = term(fixed, log_ref, log_old, mask)
+        return value * (log_pi - fixed).exp() if self.place == "advantage" else value
 
     def differentiated(
         self, log_pi: Any, log_ref: Any, log_old: Any, mask: Any = None, engine: Any = None
@@ -65,6 +87,13 @@ class Term:
             self._compiled = jax.jit(jax.value_and_grad(value))
         found, gradient = self._compiled(log_pi, list(rest))
         return float(found), np.asarray(gradient)
+
+    def without_beta(self) -> float:
+        """Return the loss of one token at β = 0, with nothing subtracted."""
+        other = copy.copy(self)
+        other.loss = lambda beta, *arrays: self.loss(0.0, *arrays)
+        other.alone, other._compiled = True, None
+        return other.token(1.0, 2.0)[0]
 
     def token(self, x: float, w: float = 1.0, engine: float | None = None) -> tuple[float, float]:
         """Return value and derivative for one token with log r = x and π/π_old = w."""
@@ -139,3 +168,75 @@ def engine(entry: Entry, term: Term) -> dict[str, Any]:
     if np.allclose(factors, 0.5, rtol=0, atol=1e-5):
         return {"corrects": True, "multiplies_kl": True}
     raise ValueError(f"{entry.key}: an engine's ratio of 1/2 multiplies the term by {factors}")
+
+
+def row(entry: Entry, take: Taker) -> dict[str, Any]:
+    """Return everything that is found out about one entry, as it stands in the file."""
+    term = Term(entry, take)
+    if entry.alone and term.without_beta() != 0:
+        raise ValueError(f"{entry.key}: at β = 0 the function returns something else than 0")
+    found = kl.identify(term.placed, framework=entry.framework)
+    default = entry.default(take)
+    release = take.release
+    return {
+        "key": entry.key,
+        "library": entry.library,
+        "package": entry.package,
+        "version": release.version,
+        "date": release.date,
+        "option": entry.option,
+        "evidence": "measured",
+        "how": entry.how,
+        "where": take.where(),
+        "place": entry.place,
+        "value": found.value,
+        "direction": found.direction if entry.reference else "none: there is no reference",
+        "derivative": found.derivative,
+        "weight": {
+            "law": found.weight,
+            "gradient": found.weight_gradient,
+            "limits": [_or_none(limit) for limit in found.weight_limits],
+        },
+        "normalisation": found.normalisation,
+        "clamp": {
+            side: edge["value_is"] for side, edge in found.edges.items() if "value_is" in edge
+        },
+        "clamped": found.clamp,
+        "edges": edges(term),
+        "masked": _masked(found.masked),
+        "engine": engine(entry, term),
+        "default": {"coefficient": default.coefficient, "on": default.on, "option": default.option},
+        "gradients": gradients(entry, found),
+        "token": numbers(term),
+        "error": rounded(found.error),
+        "so_what": entry.so_what,
+    }
+
+
+def gradients(entry: Entry, found: Any) -> dict[str, dict[str, Any]]:
+    """Return the mean gradient for one token and for responses, on- and off-policy.
+
+    Of responses in a batch of many, where that makes a difference.
+    """
+    answers: dict[str, dict[str, Any]] = {}
+    for gradient in found.gradients:
+        what = "responses" if gradient.responses else "token"
+        name = f"{what}, {'on-policy' if gradient.on_policy else 'off-policy'}"
+        answers[name] = {
+            "key": gradient.key,
+            "text": gradient.text or gradient.formula,
+            "label": gradient.label,
+            "factor": rounded(gradient.factor),
+            "cosine": rounded(gradient.cosine),
+        }
+    return answers
+
+
+def _masked(answers: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Return for each content of masked tokens the worst that it does."""
+    order = ("unchanged", "changed", "not finite", "refused")
+    return {content: max(a.values(), key=order.index) for content, a in answers.items()}
+
+
+def _or_none(limit: float) -> float | None:
+    return limit if math.isfinite(limit) else None

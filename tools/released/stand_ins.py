@@ -4,7 +4,7 @@ A stand-in knows what its entry gave it and nothing else: reading something else
 having been given what nobody read, for then an option was renamed or is ignored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -80,14 +80,20 @@ class Sink(dict):
         """Forget the value."""
 
 
-def _inside(values: Any) -> list[str]:
-    return [u for v in values if isinstance(v, StandIn | Inputs) for u in v.unread()]
+def _inside(values: Iterable[Any]) -> list[str]:
+    found = []
+    for value in values:
+        if isinstance(value, StandIn | Inputs):
+            found += value.unread()
+        elif isinstance(value, dict) and not isinstance(value, Sink):
+            found += _inside(value.values())
+    return found
 
 
 def call(function: Callable[..., Any], *args: Any, watch: bool = True, **options: Any) -> Any:
     """Call the function; with ``watch``, everything that the stand-ins were given must be read."""
     result = function(*args, **options)
-    unread = _inside([*args, *options.values()])
-    if watch and unread:
+    unread = _inside([*args, *options.values()]) if watch else []
+    if unread:
         raise UnreadError(f"never read: {', '.join(unread)}")
     return result

@@ -111,7 +111,9 @@ def trl_grpo(*, corrected: bool = True, level: str = "token") -> Callable[[Taker
     """Build the loss of TRL's GRPOTrainer."""
 
     def build(take: Taker) -> Loss:
-        compute = take.function(GRPO, "GRPOTrainer._compute_loss", nanmin=torch.min, nanmax=torch.max)
+        compute = take.function(
+            GRPO, "GRPOTrainer._compute_loss", nanmin=torch.min, nanmax=torch.max
+        )
 
         def loss(beta, log_pi, log_ref, log_old, mask, engine=None):
             mask = mask.long()
@@ -167,8 +169,9 @@ def trl_grpo_default(corrected: bool, level: str = "token") -> Callable[[Taker],
     def read(take: Taker) -> Default:
         config = "trl/trainer/grpo_config.py"
         beta = take.default(config, "GRPOConfig.beta")
-        chosen = take.default(config, "GRPOConfig.use_bias_correction_kl"), take.default(
-            config, "GRPOConfig.importance_sampling_level"
+        chosen = (
+            take.default(config, "GRPOConfig.use_bias_correction_kl"),
+            take.default(config, "GRPOConfig.importance_sampling_level"),
         )
         # The loss is called with this normalisation.
         assert take.default(config, "GRPOConfig.loss_type") == "dapo"
@@ -195,7 +198,7 @@ def trl_rloo(take: Taker) -> Loss:
             "completion_mask": mask,
             "gather": same,
         }
-        return -run(local)["rewards"]
+        return -call(run, local)["rewards"]
 
     return loss
 
@@ -391,7 +394,7 @@ def openrlhf_loss(kind: str, *, unbiased: bool = False) -> Callable[[Taker], Los
                 "aggregate_loss": aggregate,
                 "torch": torch,
             }
-            return run(local)["loss"]
+            return call(run, local)["loss"]
 
         return loss
 
@@ -412,7 +415,9 @@ def openrlhf_reward(take: Taker) -> Loss:
     return loss
 
 
-def openrlhf_default(kind: str, *, in_loss: bool, unbiased: bool = False) -> Callable[[Taker], Default]:
+def openrlhf_default(
+    kind: str, *, in_loss: bool, unbiased: bool = False
+) -> Callable[[Taker], Default]:
     """Read the command line of OpenRLHF."""
 
     def read(take: Taker) -> Default:
@@ -538,7 +543,7 @@ def sb3_monitor(take: Taker) -> Loss:
             "log_prob": log_pi[mask],
             "rollout_data": StandIn("rollout_data", old_log_prob=log_ref[mask]),
         }
-        return beta * torch.as_tensor(run(local)["approx_kl_div"])
+        return beta * torch.as_tensor(call(run, local)["approx_kl_div"])
 
     return loss
 
@@ -639,7 +644,9 @@ def areal_default(kind: str, *, reference: bool = True) -> Callable[[Taker], Def
 # --- SkyRL ------------------------------------------------------------------------------------
 
 
-def skyrl_loss(worker: str, method: str, utils: str, mean: str) -> Callable[[Taker], Loss]:
+def skyrl_loss(
+    worker: str, method: str, utils: str, mean: str, *, nested: bool = False
+) -> Callable[[Taker], Loss]:
     """Build the KL loss of SkyRL's policy worker: statements of a method that runs the model."""
 
     def build(take: Taker) -> Loss:
@@ -648,8 +655,12 @@ def skyrl_loss(worker: str, method: str, utils: str, mean: str) -> Callable[[Tak
         run = take.source(worker).cut(method, {"kl_loss", "kl_loss_term"}, count=4)
 
         def loss(beta, log_pi, log_ref, log_old, mask, engine=None):
-            options = StandIn("algorithm", use_kl_loss=True, kl_estimator_type="k3", kl_loss_coef=beta)
-            config = StandIn("cfg", algorithm=options, trainer=StandIn("trainer", algorithm=options))
+            options = StandIn(
+                "algorithm", use_kl_loss=True, kl_estimator_type="k3", kl_loss_coef=beta
+            )
+            config = StandIn("algorithm's owner", algorithm=options)
+            if nested:
+                config = StandIn("cfg", trainer=config)
             local = {
                 "self": StandIn("self", cfg=config),
                 "resolved_loss_name": "regular",
@@ -660,7 +671,7 @@ def skyrl_loss(worker: str, method: str, utils: str, mean: str) -> Callable[[Tak
                 "masked_mean": masked_mean,
                 "torch": torch,
             }
-            return run(local)["kl_loss_term"]
+            return call(run, local)["kl_loss_term"]
 
         return loss
 
@@ -839,7 +850,7 @@ def liger_loss(*, corrected: bool) -> Callable[[Taker], Loss]:
 
 
 def unsloth_default(corrected: bool) -> Callable[[Taker], Default]:
-    """The trainer gives unsloth-zoo the coefficient and the option."""
+    """Return that the trainer gives unsloth-zoo the coefficient and the option."""
     return lambda take: Default(None, False, not corrected)
 
 
@@ -909,43 +920,375 @@ def tinker_default(take: Taker) -> Default:
     return Default(coefficient, coefficient > 0, True)
 
 
+# --- The table --------------------------------------------------------------------------------
+
 ENTRIES = [
-    Entry("trl-grpo", "TRL", "trl", "GRPO", "loss", trl_grpo(), trl_grpo_default(True), "", engine=True),
-    Entry("trl-grpo-plain", "TRL", "trl", "GRPO, `use_bias_correction_kl=False`", "loss",
-          trl_grpo(corrected=False), trl_grpo_default(False), "", engine=True),
-    Entry("trl-grpo-sequence", "TRL", "trl", "GRPO, `importance_sampling_level=\"sequence\"`", "loss",
-          trl_grpo(level="sequence"), trl_grpo_default(True, "sequence"), "", engine=True),
-    Entry("trl-rloo", "TRL", "trl", "RLOO", "reward of a response", trl_rloo, trl_rloo_default, "", how="statements", alone=True),
-    Entry("verl-loss", "verl", "verl", "`low_var_kl`", "loss", verl_loss("low_var_kl"), verl_loss_default("low_var_kl"), "", engine=True),
-    Entry("verl-loss-straight", "verl", "verl", "`k3+`", "loss", verl_loss("k3+"), verl_loss_default("k3+"), "", engine=True),
-    Entry("verl-reward", "verl", "verl", "`use_kl_in_reward`", "reward of a token", verl_reward, verl_reward_default, "", alone=True),
-    Entry("openrlhf-reward", "OpenRLHF", "openrlhf", "reward", "reward of a token", openrlhf_reward, openrlhf_default("k1", in_loss=False), "", how="function", alone=True),
-    Entry("openrlhf-k1", "OpenRLHF", "openrlhf", "`k1`", "loss", openrlhf_loss("k1"), openrlhf_default("k1", in_loss=True), "", how="statements", alone=True),
-    Entry("openrlhf-k2", "OpenRLHF", "openrlhf", "`k2`", "loss", openrlhf_loss("k2"), openrlhf_default("k2", in_loss=True), "", how="statements", alone=True),
-    Entry("openrlhf-k3", "OpenRLHF", "openrlhf", "`k3`", "loss", openrlhf_loss("k3"), openrlhf_default("k3", in_loss=True), "", how="statements", alone=True),
-    Entry("openrlhf-k3-unbiased", "OpenRLHF", "openrlhf", "`k3`, `unbiased_gradient`", "loss", openrlhf_loss("k3", unbiased=True),
-          openrlhf_default("k3", in_loss=True, unbiased=True), "", how="statements", alone=True),
-    Entry("ms-swift-grpo", "ms-swift", "ms-swift", "GRPO", "loss", swift_grpo, swift_default, "", engine=True),
-    Entry("torchtune-ppo", "torchtune", "torchtune", "PPO", "reward of a token", torchtune_reward, torchtune_default, "", how="function", alone=True),
-    Entry("sb3-ppo", "Stable-Baselines3", "stable-baselines3", "PPO, `approx_kl`", "diagnostic", sb3_monitor, sb3_default, "", how="statements", alone=True),
-    Entry("torchrl-grpo", "torchrl", "torchrl", "GRPO, `kl_to_ref_coeff`", "loss", torchrl_loss, torchrl_default, "", alone=True),
-    Entry("areal-k1", "AReaL", "areal", "PPO", "reward of a token", areal_reward("k1"), areal_default("k1"), "", alone=True),
-    Entry("areal-k3", "AReaL", "areal", "PPO, `k3`", "reward of a token", areal_reward("k3"), areal_default("k3"), "", alone=True),
-    Entry("areal-no-reference", "AReaL", "areal", "PPO, no reference", "reward of a token",
-          areal_reward("k1", reference=False), areal_default("k1", reference=False), "", reference=False, alone=True),
-    Entry("skyrl", "SkyRL", "skyrl", "GRPO", "loss",
-          skyrl_loss("skyrl/backends/skyrl_train/workers/worker.py", "PolicyWorkerBase._forward_backward_micro",
-                     "skyrl/backends/skyrl_train/utils/ppo_utils.py", "skyrl/backends/skyrl_train/utils/torch_utils.py"),
-          skyrl_default, "", how="statements", alone=True),
-    Entry("skyrl-train", "SkyRL", "skyrl-train", "GRPO", "loss",
-          skyrl_loss("skyrl_train/workers/worker.py", "PolicyWorkerBase.forward_backward", "skyrl_train/utils/ppo_utils.py", "skyrl_train/utils/ppo_utils.py"),
-          skyrl_train_default, "", how="statements", alone=True),
-    Entry("tunix-grpo", "tunix", "google-tunix", "GRPO, `kl`", "loss", tunix_grpo("kl"), tunix_grpo_default("kl"), "", engine=True, framework="jax"),
-    Entry("tunix-grpo-k3", "tunix", "google-tunix", "GRPO, `low_var_kl`", "loss", tunix_grpo("low_var_kl"), tunix_grpo_default("low_var_kl"), "", engine=True, framework="jax"),
-    Entry("tunix-ppo", "tunix", "google-tunix", "PPO", "reward of a token", tunix_reward, tunix_reward_default, "", how="function", framework="jax", alone=True),
-    Entry("unsloth", "unsloth-zoo", "unsloth-zoo", "GRPO", "loss", unsloth_loss(corrected=False), unsloth_default(False), "", how="function", engine=True),
-    Entry("unsloth-corrected", "unsloth-zoo", "unsloth-zoo", "GRPO, `use_bias_correction_kl`", "loss", unsloth_loss(corrected=True), unsloth_default(True), "", how="function", engine=True),
-    Entry("liger", "Liger-Kernel", "liger-kernel", "GRPO", "loss", liger_loss(corrected=False), liger_default(False), "", engine=True),
-    Entry("liger-corrected", "Liger-Kernel", "liger-kernel", "GRPO, `use_bias_correction_kl`", "loss", liger_loss(corrected=True), liger_default(True), "", engine=True),
-    Entry("tinker", "tinker-cookbook", "tinker-cookbook", "RL", "advantage", tinker_advantage, tinker_default, "", how="function", alone=True),
+    Entry(
+        "trl-grpo",
+        "TRL",
+        "trl",
+        "GRPO",
+        "loss",
+        trl_grpo(),
+        trl_grpo_default(True),
+        "Set β and it is right token by token, with stale samples too. In float32 a token whose "
+        "log-ratio passes 20 loses its gradient to rounding, and from 89 on the gradient is NaN.",
+        engine=True,
+    ),
+    Entry(
+        "trl-grpo-plain",
+        "TRL",
+        "trl",
+        "GRPO, `use_bias_correction_kl=False`",
+        "loss",
+        trl_grpo(corrected=False),
+        trl_grpo_default(False),
+        "This was the default up to 1.9.2: it pulls along the other divergence, and a β tuned "
+        "for it means something else now.",
+        engine=True,
+    ),
+    Entry(
+        "trl-grpo-sequence",
+        "TRL",
+        "trl",
+        'GRPO, `importance_sampling_level="sequence"`',
+        "loss",
+        trl_grpo(level="sequence"),
+        trl_grpo_default(True, "sequence"),
+        "One weight for the whole response credits every token with the mean penalty of all: for "
+        "responses longer than a token this is the gradient of no divergence known here.",
+        engine=True,
+    ),
+    Entry(
+        "trl-rloo",
+        "TRL",
+        "trl",
+        "RLOO",
+        "reward of a response",
+        trl_rloo,
+        trl_rloo_default,
+        "On by default and right in the first inner step, divergence to go included; the penalty "
+        "is frozen for the steps after.",
+        how="statements",
+        alone=True,
+    ),
+    Entry(
+        "verl-loss",
+        "verl",
+        "verl",
+        "`low_var_kl`",
+        "loss",
+        verl_loss("low_var_kl"),
+        verl_loss_default("low_var_kl"),
+        "Switch it on and it pulls along the other divergence; a token that is 13.6 times "
+        "likelier under the reference than under the policy is not pulled at all.",
+        engine=True,
+    ),
+    Entry(
+        "verl-loss-straight",
+        "verl",
+        "verl",
+        "`k3+`",
+        "loss",
+        verl_loss("k3+"),
+        verl_loss_default("k3+"),
+        "The option to choose on-policy: the right gradient per token, and the clamp touches "
+        "only what is logged. There is no weight for stale samples.",
+        engine=True,
+    ),
+    Entry(
+        "verl-reward",
+        "verl",
+        "verl",
+        "`use_kl_in_reward`",
+        "reward of a token",
+        verl_reward,
+        verl_reward_default,
+        "Right in the first inner step, divergence to go included, if advantages are sums of "
+        "rewards to go; frozen afterwards.",
+        alone=True,
+    ),
+    Entry(
+        "openrlhf-reward",
+        "OpenRLHF",
+        "openrlhf",
+        "reward",
+        "reward of a token",
+        openrlhf_reward,
+        openrlhf_default("k1", in_loss=False),
+        "On by default. The clamp caps what one token can cost at 10 nats.",
+        how="function",
+        alone=True,
+    ),
+    Entry(
+        "openrlhf-k1",
+        "OpenRLHF",
+        "openrlhf",
+        "`use_loss`, `k1`",
+        "loss",
+        openrlhf_loss("k1"),
+        openrlhf_default("k1", in_loss=True),
+        "`use_loss` alone leaves the estimator at k1, whose loss has no gradient on average: "
+        "choose k2, or `unbiased_gradient`. The command line recommends as much.",
+        how="statements",
+        alone=True,
+    ),
+    Entry(
+        "openrlhf-k2",
+        "OpenRLHF",
+        "openrlhf",
+        "`use_loss`, `k2`",
+        "loss",
+        openrlhf_loss("k2"),
+        openrlhf_default("k2", in_loss=True),
+        "Right per token on-policy, and only for tokens within a factor of 87 of the reference.",
+        how="statements",
+        alone=True,
+    ),
+    Entry(
+        "openrlhf-k3",
+        "OpenRLHF",
+        "openrlhf",
+        "`use_loss`, `k3`",
+        "loss",
+        openrlhf_loss("k3"),
+        openrlhf_default("k3", in_loss=True),
+        "It pulls along the other divergence, and not at all beyond the clamp.",
+        how="statements",
+        alone=True,
+    ),
+    Entry(
+        "openrlhf-k3-unbiased",
+        "OpenRLHF",
+        "openrlhf",
+        "`use_loss`, `k3`, `unbiased_gradient`",
+        "loss",
+        openrlhf_loss("k3", unbiased=True),
+        openrlhf_default("k3", in_loss=True, unbiased=True),
+        "Right per token, with stale samples too while no weight passes 10; the clamp touches "
+        "only what is logged.",
+        how="statements",
+        alone=True,
+    ),
+    Entry(
+        "ms-swift-grpo",
+        "ms-swift",
+        "ms-swift",
+        "GRPO",
+        "loss",
+        swift_grpo,
+        swift_default,
+        "On by default, along the other divergence, each response divided by its length. With a "
+        "correction for the engine the penalty is multiplied by the engine's ratio too.",
+        engine=True,
+    ),
+    Entry(
+        "torchtune-ppo",
+        "torchtune",
+        "torchtune",
+        "PPO",
+        "reward of a token",
+        torchtune_reward,
+        torchtune_default,
+        "Right in the first inner step, divergence to go included; frozen afterwards.",
+        how="function",
+        alone=True,
+    ),
+    Entry(
+        "sb3-ppo",
+        "Stable-Baselines3",
+        "stable-baselines3",
+        "PPO, `target_kl`",
+        "diagnostic",
+        sb3_monitor,
+        sb3_default,
+        "Not a penalty: k3 of the policies before and after, in the right direction for the "
+        "samples. Nothing stops early unless `target_kl` is set.",
+        how="statements",
+        alone=True,
+    ),
+    Entry(
+        "torchrl-grpo",
+        "torchrl",
+        "torchrl",
+        "GRPO, `kl_to_ref_coeff`",
+        "loss",
+        torchrl_loss,
+        torchrl_default,
+        "The mean counts padding: in a batch that is half padding the penalty is half as strong, "
+        "while the policy's term is a mean over kept tokens.",
+        alone=True,
+    ),
+    Entry(
+        "areal-k1",
+        "AReaL",
+        "areal",
+        "PPO, `k1`",
+        "reward of a token",
+        areal_reward("k1"),
+        areal_default("k1"),
+        "With a reference it is the usual penalty: right in the first inner step, then frozen.",
+        alone=True,
+    ),
+    Entry(
+        "areal-k3",
+        "AReaL",
+        "areal",
+        "PPO, `k3`",
+        "reward of a token",
+        areal_reward("k3"),
+        areal_default("k3"),
+        "k3 as a number in the reward has the mean gradient ∇KL(π‖π_ref) − ∇KL(π_ref‖π), which "
+        "does not hold a policy near the reference: take k1.",
+        alone=True,
+    ),
+    Entry(
+        "areal-no-reference",
+        "AReaL",
+        "areal",
+        "PPO, no reference",
+        "reward of a token",
+        areal_reward("k1", reference=False),
+        areal_default("k1", reference=False),
+        "Both defaults together (`kl_ctl` 0.1, no reference) reward −0.1 log π of every token: "
+        "an entropy bonus. Without a reference, set `kl_ctl` to 0.",
+        reference=False,
+        alone=True,
+    ),
+    Entry(
+        "skyrl",
+        "SkyRL",
+        "skyrl",
+        "`use_kl_loss`",
+        "loss",
+        skyrl_loss(
+            "skyrl/backends/skyrl_train/workers/worker.py",
+            "PolicyWorkerBase._forward_backward_micro",
+            "skyrl/backends/skyrl_train/utils/ppo_utils.py",
+            "skyrl/backends/skyrl_train/utils/torch_utils.py",
+        ),
+        skyrl_default,
+        "On by default, along the other divergence, each response divided by its length, and not "
+        "at all beyond the clamp.",
+        how="statements",
+        alone=True,
+    ),
+    Entry(
+        "skyrl-train",
+        "SkyRL (skyrl-train)",
+        "skyrl-train",
+        "`use_kl_loss`",
+        "loss",
+        skyrl_loss(
+            "skyrl_train/workers/worker.py",
+            "PolicyWorkerBase.forward_backward",
+            "skyrl_train/utils/ppo_utils.py",
+            "skyrl_train/utils/ppo_utils.py",
+            nested=True,
+        ),
+        skyrl_train_default,
+        "On by default, and without effect: the estimate is made without a gradient. `skyrl`, "
+        "its successor, has mended this.",
+        how="statements",
+        alone=True,
+    ),
+    Entry(
+        "tunix-grpo",
+        "tunix",
+        "google-tunix",
+        "GRPO, `kl`",
+        "loss",
+        tunix_grpo("kl"),
+        tunix_grpo_default("kl"),
+        "The default is k1 in the loss: it holds nothing near the reference. Each response is "
+        "divided by its length, so what is left lengthens responses. Take `low_var_kl`.",
+        engine=True,
+        framework="jax",
+    ),
+    Entry(
+        "tunix-grpo-k3",
+        "tunix",
+        "google-tunix",
+        "GRPO, `low_var_kl`",
+        "loss",
+        tunix_grpo("low_var_kl"),
+        tunix_grpo_default("low_var_kl"),
+        "It pulls along the other divergence, each response divided by its length.",
+        engine=True,
+        framework="jax",
+    ),
+    Entry(
+        "tunix-ppo",
+        "tunix",
+        "google-tunix",
+        "PPO",
+        "reward of a token",
+        tunix_reward,
+        tunix_reward_default,
+        "On by default with k3, which belongs into a loss: in the reward take `kl`.",
+        how="function",
+        framework="jax",
+        alone=True,
+    ),
+    Entry(
+        "unsloth",
+        "unsloth-zoo",
+        "unsloth-zoo",
+        "GRPO",
+        "loss",
+        unsloth_loss(corrected=False),
+        unsloth_default(False),
+        "The trainer says whether there is a weight; without one it pulls along the other "
+        "divergence, and not at all beyond the clamp.",
+        how="function",
+        engine=True,
+    ),
+    Entry(
+        "unsloth-corrected",
+        "unsloth-zoo",
+        "unsloth-zoo",
+        "GRPO, `use_bias_correction_kl`",
+        "loss",
+        unsloth_loss(corrected=True),
+        unsloth_default(True),
+        "Right per token, as in TRL, up to the clamp of the product at 10, beyond which it "
+        "does not pull.",
+        how="function",
+        engine=True,
+    ),
+    Entry(
+        "liger",
+        "Liger-Kernel",
+        "liger-kernel",
+        "GRPO",
+        "loss",
+        liger_loss(corrected=False),
+        liger_default(False),
+        "Used by itself it has β = 0.04 and no weight, and pulls along the other divergence.",
+        engine=True,
+    ),
+    Entry(
+        "liger-corrected",
+        "Liger-Kernel",
+        "liger-kernel",
+        "GRPO, `use_bias_correction_kl`",
+        "loss",
+        liger_loss(corrected=True),
+        liger_default(True),
+        "Right per token, as in TRL. In 0.7.0 the same keyword is taken and ignored.",
+        engine=True,
+    ),
+    Entry(
+        "tinker",
+        "tinker-cookbook",
+        "tinker-cookbook",
+        "RL, `kl_penalty_coef`",
+        "advantage",
+        tinker_advantage,
+        tinker_default,
+        "With the default `kl_discount_factor` of 0 each token pays for itself only, without the "
+        "divergence to go; with 1 for all that follows.",
+        how="function",
+        alone=True,
+    ),
 ]

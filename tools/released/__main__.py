@@ -1,0 +1,98 @@
+"""Measure the pinned releases, or today's, and say what has changed: see ``--help``."""
+
+import argparse
+import json
+import sys
+import tomllib
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from . import chapter, measure, older, trainers, wheels
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
+DATA = ROOT / "chapters" / "libraries.json"
+WHEELS = ROOT / "_build" / "wheels"
+# What is no finding: where it was found and what we say about it.
+ASIDE = {"version", "date", "where", "so_what", "error"}
+
+
+def measured(
+    entries: Iterable[trainers.Entry], releases: dict[str, wheels.Release], *, newest: bool = False
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return a row for each entry, and in words what did not fit."""
+    rows, faults, ready = [], [], {}
+    for entry in entries:
+        try:
+            if entry.package not in ready:
+                fetch = wheels.newest if newest else wheels.fetched
+                ready[entry.package] = fetch(releases[entry.package], WHEELS)
+            take = trainers.Taker(ready[entry.package])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # those of the libraries' own code
+                rows.append(measure.row(entry, take))
+            print(f"{entry.key}: {take.release.package} {take.release.version}", flush=True)
+        except Exception as error:  # whatever foreign code raises
+            version = getattr(ready.get(entry.package), "version", "?")
+            faults.append(f"{entry.key} ({entry.package} {version}): {error!r}")
+            print(f"{entry.key}: does not fit: {error!r}", file=sys.stderr, flush=True)
+    return rows, faults
+
+
+def changes(old: Any, new: Any, path: str = "") -> list[str]:
+    """Return in words where two rows differ, numbers to a relative 1e-4."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted(old.keys() | new.keys()):
+            if path or key not in ASIDE:
+                found += changes(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        return found
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [c for i, (a, b) in pairs for c in changes(a, b, f"{path}[{i}]")]
+    numbers = [isinstance(x, int | float) and not isinstance(x, bool) for x in (old, new)]
+    if all(numbers) and abs(old - new) <= 1e-4 * max(abs(old), abs(new)) + 1e-6:
+        return []
+    return [] if old == new else [f"{path}: {old} before, {new} now"]
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, and store or compare."""
+    parser = argparse.ArgumentParser(prog="released", description=__doc__)
+    parser.add_argument("--newest", action="store_true", help="today's releases; stores nothing")
+    parser.add_argument("--only", metavar="KEY", help="entries whose key contains this; no storing")
+    parser.add_argument("--tables", action="store_true", help="only write the chapter's tables")
+    options = parser.parse_args(arguments)
+    if options.tables:
+        return chapter.write(DATA)
+    pins = wheels.pins(FOLDER / "pins.toml")
+    entries = [e for e in trainers.ENTRIES if not options.only or options.only in e.key]
+    rows, faults = measured(entries, pins, newest=options.newest)
+    if options.newest or options.only:
+        stored = {row["key"]: row for row in json.loads(DATA.read_text(encoding="utf-8"))["rows"]}
+        for row in rows:
+            before = stored.get(row["key"], {})
+            for change in changes(before, row):
+                versions = f"{before.get('version', 'not stored')} → {row['version']}"
+                print(f"{row['key']} ({row['package']} {versions}): {change}")
+    elif not faults:
+        read = tomllib.loads((FOLDER / "read.toml").read_text(encoding="utf-8"))["row"]
+        history, faults = older.history(measured, changes, pins, rows)
+        if not faults:
+            releases = [
+                {"package": r.package, "version": r.version, "sha256": r.sha256, "date": r.date}
+                for r in pins.values()
+            ]
+            data = {"releases": releases, "rows": rows + read, "older": history}
+            text = json.dumps(data, ensure_ascii=False, indent=1)
+            DATA.write_text(text + "\n", encoding="utf-8")
+            print(f"{len(rows)} rows measured, {len(read)} read: {DATA.relative_to(ROOT)}")
+    for fault in faults:
+        print(f"DOES NOT FIT  {fault}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
