@@ -1,17 +1,16 @@
 """The mean gradient of a loss on enumerated policies, and which field of the book it is."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from klapprox.identification._evaluate import Evaluator
-from klapprox.identification._policies import KNOWN, Tree, trees
-from klapprox.identification._structure import TOLERANCE, Found
+from klapprox.identification._found import Found
+from klapprox.identification._policies import KNOWN, Field, Tree, trees
+from klapprox.identification._probe import TOLERANCE, Array
 
 __all__ = ["MeanGradient", "mean_gradients"]
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,18 @@ class MeanGradient:
         Whether they are drawn from π, or from another policy π_old.
     batch : str
         ``"one"``: of one response; ``"many"``: in the limit of many, where the loss is a mean over
-        all their tokens.
+        all their tokens, and times their mean length.
+    placement : str
+        ``"loss"``, or ``"reward"`` where the loss differentiates nothing: then its value is the
+        coefficient of the score of the response, weighted with π/π_old.
     key, text, label : str
         The field: a name for programs, a formula, and the label of its statement; ``"none"`` and
         empty where no known field fits.
     factor : float
         By which the field is multiplied; descent of the loss subtracts this multiple of it.
     error : float
-        Largest deviation from that, relative to the largest component.
+        Largest deviation from that, relative to the largest component; for ``"zero"``, relative to
+        what the components would be if nothing cancelled.
     cosine : float
         Of the angle with ∇KL(π‖π_ref), NaN where the mean gradient is zero.
     numbers : tuple of float
@@ -45,6 +48,7 @@ class MeanGradient:
     responses: bool
     on_policy: bool
     batch: str
+    placement: str
     key: str
     text: str
     label: str
@@ -64,29 +68,116 @@ _CHAPTERS = {"ex-libraries-absolute": "libraries"}
 
 
 def mean_gradients(loss: Evaluator, parts: Found) -> list[MeanGradient]:
-    """Return the mean gradients for one action and responses, on-policy and off-policy.
-
-    Where nothing is differentiated, the value of each response is the coefficient of its score.
-    Where the loss divides by the number of tokens in the batch, the limit of large batches is given
-    for responses beside the batch of one.
-    """
-    as_reward = parts.derivative == "zero"
-    over_tokens = parts.normalisation == "mean over kept tokens"
+    """Return the mean gradients for one action and responses, on-policy and off-policy."""
+    reward = parts.derivative == "zero"
     found = []
     for responses in (False, True):
         for on_policy in (True, False):
-            tried = trees(on_policy, responses)
-            slopes = [_coefficients(loss, tree, as_reward) for tree in tried]
-            one = _named(tried, slopes, responses, on_policy, "one")
-            found.append(one)
-            if over_tokens and responses:
-                # The numerator of the mean; its denominator tends to a multiple of E[τ].
+            tried = _unclamped(parts, on_policy, responses)
+            slopes = [_coefficients(loss, tree, reward) for tree in tried]
+            found.append(_named(tried, slopes, parts, responses, "one"))
+            if responses and parts.normalisation == "mean over kept tokens":
+                # The numerator of the mean; the denominator tends to a multiple of E[τ].
                 sums = [c * y.length for c, y in zip(slopes, tried, strict=True)]
-                found.append(_named(tried, sums, responses, on_policy, "many"))
-    return [
-        replace(g, formula=_formula(parts, g)) if g.key == "none" and not as_reward else g
-        for g in found
+                found.append(_named(tried, sums, parts, responses, "many"))
+    return found
+
+
+def _unclamped(parts: Found, on_policy: bool, responses: bool) -> list[Tree]:
+    """Return policies so near to each other that no limit of the loss acts, where there are any."""
+    for spread in (1.0, 0.5, 0.25, 0.125):
+        tried = trees(on_policy, responses, spread)
+        if all(_inside(parts, tree) for tree in tried):
+            return tried
+    return trees(on_policy, responses)
+
+
+def _inside(parts: Found, tree: Tree) -> bool:
+    low, high = (
+        [e for e in (edge.value_from, edge.gradient_zero_from) if e is not None]
+        for edge in (parts.below, parts.above)
+    )
+    x = np.concatenate([tree.x, np.cumsum(tree.x, axis=1)])
+    log_w = np.concatenate([tree.log_w, np.cumsum(tree.log_w, axis=1)])
+    least, most = parts.weight_limits
+    return bool(
+        max(low, default=-math.inf) < x.min()
+        and x.max() < min(high, default=math.inf)
+        and least < np.exp(log_w.min())
+        and np.exp(log_w.max()) < most
+    )
+
+
+def _coefficients(loss: Evaluator, tree: Tree, reward: bool) -> Array:
+    """Return what multiplies the score of each token, shape (n, T), from batches of one."""
+    answers = [
+        loss(log_pi, log_ref, log_old, mask[None])
+        for log_pi, log_ref, log_old, mask in zip(
+            tree.log_pi, tree.log_ref, tree.log_old, tree.mask, strict=True
+        )
     ]
+    if reward:
+        values = np.array([[answer.value] for answer in answers])
+        return np.broadcast_to(tree.whole * values, tree.mask.shape)
+    return np.concatenate([answer.gradient for answer in answers])
+
+
+def _flat(tried: list[Tree], coefficients: list[Array]) -> Array:
+    return np.concatenate(
+        [tree.mean(c).ravel() for tree, c in zip(tried, coefficients, strict=True)]
+    )
+
+
+def _known(tried: list[Tree], field: Field) -> Array:
+    return _flat(tried, [field.coefficient(tree) for tree in tried])
+
+
+def _named(
+    tried: list[Tree], slopes: list[Array], parts: Found, responses: bool, batch: str
+) -> MeanGradient:
+    on_policy = tried[0].on_policy
+    found = _flat(tried, slopes)
+    noise = max(tree.noise(c) for tree, c in zip(tried, slopes, strict=True))
+    size, right = float(np.max(np.abs(found))), _known(tried, KNOWN[1])
+    gradient = MeanGradient(
+        responses,
+        on_policy,
+        batch,
+        placement="reward" if parts.derivative == "zero" else "loss",
+        key="none",
+        text="",
+        label="",
+        factor=math.nan,
+        error=math.nan,
+        cosine=float(found @ right / (np.linalg.norm(found) * np.linalg.norm(right) or math.nan)),
+        numbers=tuple(found.tolist()),
+        formula=_formula(parts, on_policy, responses and batch == "one"),
+    )
+
+    def known(field: Field, factor: float, error: float) -> MeanGradient:
+        label = field.labels[2 * (not on_policy) + responses]
+        return replace(
+            gradient,
+            key=field.key,
+            text=field.text,
+            label=label,
+            factor=factor,
+            error=error,
+            formula="",
+        )
+
+    if size <= TOLERANCE * noise:
+        error = size / noise if noise else 0.0
+        return replace(known(KNOWN[0], 0.0, error), cosine=math.nan)
+    for field in KNOWN[1:]:
+        wanted = _known(tried, field)
+        # A field that is zero up to rounding is no candidate.
+        if np.max(np.abs(wanted)) > 1e-9:
+            factor = float(found @ wanted / (wanted @ wanted))
+            error = float(np.max(np.abs(found - factor * wanted))) / size
+            if error < TOLERANCE:
+                return known(field, factor, error)
+    return gradient
 
 
 _FACTORS = {
@@ -103,66 +194,22 @@ _FACTORS = {
     "k2_plus_k1": "(k2_t + k1_t) ",
 }
 _WEIGHTS = {"none": "", "token": "w_t ", "prefix": "W_t ", "sequence": "W ", "sequence mean": "w̄ "}
+_BY_LENGTH = ("mean of sequence means", "sum of sequence means", "mean over kept tokens")
 
 
-def _formula(parts: Found, gradient: MeanGradient) -> str:
-    """Write the mean gradient with the parts of the loss, where each token answers for itself."""
-    weight = _WEIGHTS.get(parts.gradient_weight)
-    if parts.credit != "own" or weight is None or parts.weight_outside:
-        return ""
-    if parts.derivative not in _FACTORS or parts.normalisation in ("none", "other"):
-        return ""
-    by_length = parts.normalisation in ("mean of sequence means", "sum of sequence means") or (
-        parts.normalisation == "mean over kept tokens" and gradient.batch == "one"
+def _formula(parts: Found, on_policy: bool, one_response: bool) -> str:
+    """Write a mean gradient with the parts of the loss, where each token answers for itself."""
+    known = (
+        parts.credit == "own"
+        and (parts.derivative_ratio == "pi_ref/pi" or parts.derivative == "one")
+        and parts.derivative in _FACTORS
+        and parts.gradient_weight in _WEIGHTS
+        and parts.normalisation not in ("none", "other")
+        and not parts.weight_outside
     )
-    law = "E_π" if gradient.on_policy else "E_old"
-    length = "(1/τ) " if by_length and gradient.responses else ""
+    if not known:
+        return ""
+    law = "E_π" if on_policy else "E_old"
+    length = "(1/τ) " if one_response and parts.normalisation in _BY_LENGTH else ""
+    weight = _WEIGHTS[parts.gradient_weight]
     return f"{law}[{length}Σ_t {weight}{_FACTORS[parts.derivative]}s_t]"
-
-
-def _coefficients(loss: Evaluator, tree: Tree, as_reward: bool) -> Array:
-    """Return what multiplies the score of each token, shape (n, T), from batches of one."""
-    rows = []
-    for log_pi, log_ref, log_old, mask in zip(
-        tree.log_pi, tree.log_ref, tree.log_old, tree.mask, strict=True
-    ):
-        answer = loss(log_pi, log_ref, log_old, mask[None])
-        rows.append(np.full(mask.shape, answer.value) if as_reward else answer.gradient[0])
-    return np.array(rows)
-
-
-def _flat(fields: list[Array]) -> Array:
-    return np.concatenate([field.ravel() for field in fields])
-
-
-def _named(
-    tried: list[Tree], slopes: list[Array], responses: bool, on_policy: bool, batch: str
-) -> MeanGradient:
-    found = _flat([tree.mean(c) for tree, c in zip(tried, slopes, strict=True)])
-    noise = sum(tree.noise(c) for tree, c in zip(tried, slopes, strict=True))
-    right = _known(tried, 1)
-    size = float(np.max(np.abs(found)))
-    key, text, label, factor, error = "none", "none of the known ones", "", 0.0, np.inf
-    which = 2 * (not on_policy) + responses
-    if size <= TOLERANCE * noise:
-        key, text, label, error = "zero", "zero", KNOWN[0].labels[which], size
-    else:
-        for i, field in enumerate(KNOWN[1:], start=1):
-            wanted = _known(tried, i)
-            if not np.max(np.abs(wanted)) > 1e-9:
-                continue
-            multiple = float(found @ wanted / (wanted @ wanted))
-            off = float(np.max(np.abs(found - multiple * wanted))) / size
-            if off < TOLERANCE:
-                key, text, label = field.key, field.text, field.labels[which]
-                factor, error = multiple, off
-                break
-    norms = float(np.linalg.norm(found) * np.linalg.norm(right))
-    cosine = np.nan if key == "zero" else float(found @ right) / norms
-    return MeanGradient(
-        responses, on_policy, batch, key, text, label, factor, error, cosine, tuple(found.tolist())
-    )
-
-
-def _known(tried: list[Tree], number: int) -> Array:
-    return _flat([tree.mean(KNOWN[number].coefficient(tree)) for tree in tried])

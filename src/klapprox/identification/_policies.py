@@ -6,7 +6,7 @@ in the logits of its prefix, under the law that the responses come from.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -67,12 +67,12 @@ class Tree:
     @cached_property
     def length(self) -> Array:
         """Number τ of tokens of each response, shape (n, 1)."""
-        return self.mask.sum(axis=1, keepdims=True).astype(float)
+        return np.asarray(self.mask.sum(axis=1, keepdims=True), dtype=float)
 
     def logs(self, table: Array) -> Array:
         """Return the log-probability of each token, 0 behind the end; shape (n, T)."""
         tokens, nodes, mask = self._responses
-        return np.where(mask, table[nodes, tokens], 0.0)
+        return np.asarray(np.where(mask, table[nodes, tokens], 0.0))
 
     @cached_property
     def log_pi(self) -> Array:
@@ -124,27 +124,27 @@ class Tree:
         return float(np.sum(self.sampler[:, None] * np.abs(coefficient) * self.mask))
 
 
-def _prefixes(depth: int, size: int) -> Any:
+def _prefixes(depth: int, size: int) -> Iterator[tuple[int, ...]]:
     """Yield the prefixes that have not ended, the shorter ones first."""
     for length in range(depth):
         yield from itertools.product(range(size - 1), repeat=length)
 
 
-def trees(on_policy: bool, responses: bool) -> list[Tree]:
+def trees(on_policy: bool, responses: bool, spread: float = 1.0) -> list[Tree]:
     """Return the policies that a loss is tried on: two of one action, or two of responses.
 
-    Responses have up to two and three tokens and are padded to three. The three laws are a
-    few tenths of a nat apart, so that clamps and truncations do not act.
+    Responses have up to two and three tokens and are padded to three. Reference and sampler are a
+    few tenths of a nat from the policy, times the spread.
     """
     depths, size, width = ((2, 3), 3, 3) if responses else ((1, 1), 3, 1)
     made = []
     for i, depth in enumerate(depths):
-        count = len(list(_prefixes(depth, size)))
         rng = np.random.Generator(np.random.PCG64(10 * i + responses))
-        pi = rng.standard_normal((count, size)) * 0.5
-        ref, old = (pi + rng.standard_normal((count, size)) * s for s in (0.3, 0.2))
-        laws = (z - np.log(np.exp(z).sum(axis=1, keepdims=True)) for z in (pi, ref, old))
-        made.append(Tree(depth, width, *laws, on_policy))
+        shape = len(list(_prefixes(depth, size))), size
+        pi, to_ref, to_old = (rng.standard_normal(shape) for _ in range(3))
+        logits = (0.5 * pi, 0.5 * pi + 0.3 * spread * to_ref, 0.5 * pi + 0.2 * spread * to_old)
+        pi, ref, old = (z - np.log(np.exp(z).sum(axis=1, keepdims=True)) for z in logits)
+        made.append(Tree(depth, width, pi, ref, old, on_policy))
     return made
 
 
@@ -229,13 +229,13 @@ KNOWN = (
     ),
     Field(
         "length_k2",
-        "E_π[(1/τ) Σ_t k1_t s_t], τ the length: k2 divided by the length",
+        "E_π[(1/τ) Σ_t k1_t s_t], τ the length: divided by the length",
         (_LENGTH,) * 4,
         lambda y: -y.whole * y.x / y.length,
     ),
     Field(
         "length_k3",
-        "E_π[(1/τ) Σ_t (1 - r_t) s_t], τ the length: k3 divided by the length",
+        "E_π[(1/τ) Σ_t (1 - r_t) s_t], τ the length: divided by the length",
         (_LENGTH,) * 4,
         lambda y: -y.whole * np.expm1(y.x) / y.length,
     ),
@@ -324,6 +324,18 @@ KNOWN = (
         lambda y: -y.whole * _total(y.x + y.log_w),
     ),
     Field(
+        "frozen_k2",
+        "∇E_π[k2(π_ref/π_old)]: a penalty kept from the time of drawing",
+        (_OFF,) * 4,
+        lambda y: y.whole * _total(y.x + y.log_w) ** 2 / 2,
+    ),
+    Field(
+        "frozen_k3",
+        "∇E_π[k3(π_ref/π_old)]: a penalty kept from the time of drawing",
+        (_OFF,) * 4,
+        lambda y: y.whole * _k3(_total(y.x + y.log_w)),
+    ),
+    Field(
         "half_chi_squared",
         "½∇χ²(π‖π_ref): the pair is swapped",
         (_SWAPPED,) * 4,
@@ -350,7 +362,7 @@ KNOWN = (
     Field(
         "toward_old_reverse",
         "∇KL(π‖π_old)",
-        (_OFF, _MISSING, _OFF, _MISSING),
+        ("prop-frozen-penalty",) * 4,
         lambda y: y.whole * _total(y.log_w),
     ),
     Field(
