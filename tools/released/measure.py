@@ -7,7 +7,7 @@ normalisation makes of that token.
 
 import copy
 import math
-from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from .trainers import Entry, Taker
 # log r = log π_ref − log π of one token.
 POINTS = (-100.0, -30.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 30.0, 100.0)
 LOG_PI = -2.0
-LIMIT = 1000.0  # no trainer has a log-ratio beyond
 
 
 class Term:
@@ -31,6 +30,7 @@ class Term:
         self.alone = entry.alone
         self.place = entry.place
         self._compiled: Any = None
+        self._jitted: Any = None
 
     def __call__(
         self, log_pi: Any, log_ref: Any, log_old: Any, mask: Any, engine: Any = None
@@ -41,21 +41,42 @@ class Term:
         # Where there is nothing else, 0 times an infinite term would be NaN.
         return term if self.alone else term - self.loss(0.0, *arrays)
 
-    def placed(self, log_pi: Any, log_ref: Any, log_old: Any, mask: Any) -> Any:
-        """Return the term as it stands in the trainer's loss; this is what `identify` gets.
+    def parts(self, log_pi: Any, log_ref: Any, log_old: Any, mask: Any) -> Any:
+        """Return the term for `identify` to take apart: outside the loss it is a number."""
+        fixed = log_pi if self.place == "loss" else self._number(log_pi)
+        return self._fast()(fixed, log_ref, log_old, mask)
 
-        In a reward and in a monitor it is a number. In an advantage it is a number that multiplies
-        the score of its own token.
+    def trained(self, log_pi: Any, log_ref: Any, log_old: Any, mask: Any) -> Any:
+        """Return what is differentiated: the term, or what a policy gradient makes of the number.
+
+        A reward is computed when the response is drawn, and multiplies the response's weight; an
+        advantage of tinker-cookbook multiplies that of its own token.
         """
-        fixed, term = log_pi, self
-        if self.framework == "jax":
+        if self.place == "loss":
+            return self._fast()(log_pi, log_ref, log_old, mask)
+        number = self._fast()(log_old, log_ref, log_old, mask)
+        log_w = (log_pi - log_old) * mask
+        if self.place != "advantage":
+            number = number.sum(1) if number.ndim == 2 else number
+            log_w = log_w.sum(1)
+        return number * (log_w.exp() if self.framework == "torch" else np.e**log_w)
+
+    def _number(self, log_pi: Any) -> Any:
+        if self.framework == "torch":
+            return log_pi.detach()
+        import jax
+
+        return jax.lax.stop_gradient(log_pi)
+
+    def _fast(self) -> Any:
+        """Return the term, compiled where it would take minutes: `identify` calls it often."""
+        if self.framework == "torch":
+            return self
+        if self._jitted is None:
             import jax
 
-            term = jax.jit(self)  # the whole loss is called many hundred times
-        if self.place != "loss":
-            fixed = jax.lax.stop_gradient(log_pi) if self.framework == "jax" else log_pi.detach()
-        value = term(fixed, log_ref, log_old, mask)
-        return value * (log_pi - fixed).exp() if self.place == "advantage" else value
+            self._jitted = jax.jit(self)
+        return self._jitted
 
     def differentiated(
         self, log_pi: Any, log_ref: Any, log_old: Any, mask: Any = None, engine: Any = None
@@ -112,49 +133,16 @@ def rounded(value: float) -> float | str:
     return float(f"{value:.6g}") + 0.0 if math.isfinite(value) else str(float(value))
 
 
-def edges(term: Term) -> dict[str, float | None]:
-    """Return the log-ratios from which the derivative is 0, and from which something is not finite.
-
-    To 0.01, in float32; None where there is none below 1000 in size, and where the derivative is 0
-    everywhere.
-    """
-
-    def flat(x: float) -> bool:
-        return term.token(x)[1] == 0
-
-    def not_finite(x: float) -> bool:
-        return not np.isfinite(term.token(x)).all()
-
-    def no_derivative(x: float) -> bool:
-        return math.isnan(term.token(x)[1])
-
-    found: dict[str, float | None] = {}
-    always = all(flat(x) for x in (-2.0, -0.5, 0.5, 2.0))
-    for side, sign in (("below", -1), ("above", 1)):
-        infinite = edge(not_finite, sign)
-        found[f"not_finite_{side}"] = infinite
-        found[f"nan_derivative_{side}"] = edge(no_derivative, sign)
-        # What is flat is flat up to where nothing is finite.
-        limit = LIMIT if infinite is None else abs(infinite) - 0.02
-        found[f"flat_{side}"] = None if always else edge(flat, sign, limit)
-    return found
-
-
-def edge(test: Callable[[float], bool], sign: int, limit: float = LIMIT) -> float | None:
-    """Return the log-ratio of this sign, to 0.01, from which the test holds up to the limit."""
-    if not test(sign * limit):
-        return None
-    sizes = [limit, *(size for size in (2.0**n for n in range(9, -4, -1)) if size < limit)]
-    high, low = sizes[0], 0.0
-    for size in sizes[1:]:
-        if not test(sign * size):
-            low = size
-            break
-        high = size
-    while high - low > 0.005:
-        middle = (low + high) / 2
-        low, high = (low, middle) if test(sign * middle) else (middle, high)
-    return round(sign * high, 2)
+def limits(found: Any) -> dict[str, dict[str, float]]:
+    """Return the log-ratios beyond which something else holds, to three digits."""
+    return {
+        side: {
+            name: float(f"{value:.3g}")
+            for name, value in asdict(getattr(found, side)).items()
+            if value is not None
+        }
+        for side in ("below", "above")
+    }
 
 
 def engine(entry: Entry, term: Term) -> dict[str, Any]:
@@ -175,7 +163,7 @@ def row(entry: Entry, take: Taker) -> dict[str, Any]:
     term = Term(entry, take)
     if entry.alone and term.without_beta() != 0:
         raise ValueError(f"{entry.key}: at β = 0 the function returns something else than 0")
-    found = kl.identify(term.placed, framework=entry.framework)
+    found = kl.identify(term.parts, framework=entry.framework)
     default = entry.default(take)
     release = take.release
     return {
@@ -198,36 +186,39 @@ def row(entry: Entry, take: Taker) -> dict[str, Any]:
             "limits": [_or_none(limit) for limit in found.weight_limits],
         },
         "normalisation": found.normalisation,
-        "clamp": {
-            side: edge["value_is"] for side, edge in found.edges.items() if "value_is" in edge
-        },
-        "clamped": found.clamp,
-        "edges": edges(term),
+        "clamp": found.clamp,
+        "limits": limits(found),
         "masked": _masked(found.masked),
         "engine": engine(entry, term),
         "default": {"coefficient": default.coefficient, "on": default.on, "option": default.option},
-        "gradients": gradients(entry, found),
+        "gradients": gradients(entry, term),
         "token": numbers(term),
         "error": rounded(found.error),
         "so_what": entry.so_what,
     }
 
 
-def gradients(entry: Entry, found: Any) -> dict[str, dict[str, Any]]:
+def gradients(entry: Entry, term: Term) -> dict[str, dict[str, Any]]:
     """Return the mean gradient for one token and for responses, on- and off-policy.
 
-    Of responses in a batch of many, where that makes a difference.
+    Of responses in a batch of many, where that makes a difference. A reward off-policy was computed
+    by the policy that drew the responses. A monitor has no gradient.
     """
+    if entry.place == "diagnostic":
+        return {}
+    found = kl.identify(term.trained, framework=entry.framework)
+    if found.derivative == "zero":
+        return {}
     answers: dict[str, dict[str, Any]] = {}
     for gradient in found.gradients:
         what = "responses" if gradient.responses else "token"
         name = f"{what}, {'on-policy' if gradient.on_policy else 'off-policy'}"
         answers[name] = {
             "key": gradient.key,
-            "text": gradient.text or gradient.formula,
+            "text": gradient.formula or gradient.text,
             "label": gradient.label,
-            "factor": rounded(gradient.factor),
-            "cosine": rounded(gradient.cosine),
+            "factor": rounded(gradient.factor) if gradient.label else None,
+            "cosine": rounded(gradient.cosine) if gradient.key != "zero" else None,
         }
     return answers
 

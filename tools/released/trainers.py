@@ -107,8 +107,10 @@ def accelerator(**more: Any) -> StandIn:
 GRPO = "trl/trainer/grpo_trainer.py"
 
 
-def trl_grpo(*, corrected: bool = True, level: str = "token") -> Callable[[Taker], Loss]:
-    """Build the loss of TRL's GRPOTrainer."""
+def trl_grpo(
+    *, corrected: bool = True, level: str = "token", early: bool = False
+) -> Callable[[Taker], Loss]:
+    """Build the loss of TRL's GRPOTrainer; ``early``: of release 1.0, which reads less."""
 
     def build(take: Taker) -> Loss:
         compute = take.function(
@@ -119,9 +121,9 @@ def trl_grpo(*, corrected: bool = True, level: str = "token") -> Callable[[Taker
             mask = mask.long()
             trainer = StandIn(
                 "self",
-                args=StandIn("args", delta=None, steps_per_generation=1),
+                args=StandIn("args", delta=None),
                 model=StandIn("model", training=True),
-                accelerator=accelerator(num_processes=1, gather=same, reduce=same),
+                accelerator=accelerator(num_processes=1, gather=same),
                 beta=beta,
                 importance_sampling_level=level,
                 loss_type="dapo",
@@ -129,17 +131,22 @@ def trl_grpo(*, corrected: bool = True, level: str = "token") -> Callable[[Taker
                 epsilon_high=0.2,
                 top_entropy_quantile=1.0,
                 off_policy_mask_threshold=None,
-                aux_loss_enabled=False,
-                _entropy_bonus_enabled=False,
                 use_vllm=engine is not None,
-                current_gradient_accumulation_steps=1,
                 _metrics={"train": Sink()},
                 _get_per_token_logps_and_entropies=lambda *_, **__: (
                     log_pi,
                     torch.zeros_like(log_pi),
                     None,
-                ),
+                )[: 2 if early else 3],
             )
+            if not early:
+                trainer.give(
+                    aux_loss_enabled=False,
+                    _entropy_bonus_enabled=False,
+                    current_gradient_accumulation_steps=1,
+                )
+                trainer.args.give(steps_per_generation=1)
+                trainer.accelerator.give(reduce=same)
             if beta:
                 trainer.args.give(use_bias_correction_kl=corrected)
             inputs = Inputs(
@@ -363,8 +370,11 @@ def verl_reward_default(take: Taker) -> Default:
 RLHF = "openrlhf/models/utils.py"
 
 
-def openrlhf_loss(kind: str, *, unbiased: bool = False) -> Callable[[Taker], Loss]:
-    """Build the KL loss of OpenRLHF's actor: statements of a method that also runs the model."""
+def openrlhf_loss(kind: str, *, unbiased: bool | None = False) -> Callable[[Taker], Loss]:
+    """Build the KL loss of OpenRLHF's actor: statements of a method that also runs the model.
+
+    Releases before 0.11.1 have no option ``unbiased_gradient``: None.
+    """
 
     def build(take: Taker) -> Loss:
         estimate = take.function(RLHF, "compute_approx_kl")
@@ -378,9 +388,9 @@ def openrlhf_loss(kind: str, *, unbiased: bool = False) -> Callable[[Taker], Los
         )
 
         def loss(beta, log_pi, log_ref, log_old, mask, engine=None):
-            options = StandIn(
-                "kl", use_loss=True, init_coef=1.0, estimator=kind, unbiased_gradient=unbiased
-            )
+            options = StandIn("kl", use_loss=True, init_coef=1.0, estimator=kind)
+            if unbiased is not None:
+                options.give(unbiased_gradient=unbiased)
             local = {
                 "self": StandIn("self", args=StandIn("args", algo=StandIn("algo", kl=options))),
                 "action_log_probs": log_pi,
@@ -416,7 +426,7 @@ def openrlhf_reward(take: Taker) -> Loss:
 
 
 def openrlhf_default(
-    kind: str, *, in_loss: bool, unbiased: bool = False
+    kind: str, *, in_loss: bool, unbiased: bool | None = False
 ) -> Callable[[Taker], Default]:
     """Read the command line of OpenRLHF."""
 
@@ -426,7 +436,8 @@ def openrlhf_default(
         # An option of the kind store_true.
         loss_on = take.default(file, "--algo.kl.use_loss")
         chosen = kind == take.default(file, "--algo.kl.estimator")
-        chosen &= unbiased == take.default(file, "--algo.kl.unbiased_gradient")
+        if unbiased is not None:
+            chosen &= unbiased == take.default(file, "--algo.kl.unbiased_gradient")
         return Default(coefficient, loss_on == in_loss and coefficient > 0, chosen)
 
     return read
@@ -1275,7 +1286,7 @@ ENTRIES = [
         "loss",
         liger_loss(corrected=True),
         liger_default(True),
-        "Right per token, as in TRL. In 0.7.0 the same keyword is taken and ignored.",
+        "Right per token, as in TRL.",
         engine=True,
     ),
     Entry(
