@@ -58,15 +58,33 @@ def changes(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {old} before, {new} now"]
 
 
+def store(data: dict[str, Any]) -> int:
+    """Write the data file, with what is only read, and the chapter's tables."""
+    entries = {entry.key: entry for entry in trainers.ENTRIES}
+    rows = [row for row in data["rows"] if row["evidence"] == "measured"]
+    for row in rows:
+        entry = entries[row["key"]]
+        row |= {"library": entry.library, "option": entry.option, "so_what": entry.so_what}
+    read = tomllib.loads((FOLDER / "read.toml").read_text(encoding="utf-8"))["row"]
+    releases = [
+        {"package": r.package, "version": r.version, "sha256": r.sha256, "date": r.date}
+        for r in wheels.pins(FOLDER / "pins.toml").values()
+    ]
+    data = {"releases": releases, "rows": rows + read, "older": data["older"]}
+    DATA.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(rows)} rows measured, {len(read)} read: {DATA.relative_to(ROOT)}")
+    return chapter.write(DATA, DATA.with_suffix(".ipynb"))
+
+
 def main(arguments: list[str]) -> int:
     """Measure, and store or compare."""
     parser = argparse.ArgumentParser(prog="released", description=__doc__)
     parser.add_argument("--newest", action="store_true", help="today's releases; stores nothing")
     parser.add_argument("--only", metavar="KEY", help="entries whose key contains this; no storing")
-    parser.add_argument("--tables", action="store_true", help="only write the chapter's tables")
+    parser.add_argument("--tables", action="store_true", help="take over what is only read or said")
     options = parser.parse_args(arguments)
     if options.tables:
-        return chapter.write(DATA)
+        return store(json.loads(DATA.read_text(encoding="utf-8")))
     pins = wheels.pins(FOLDER / "pins.toml")
     entries = [e for e in trainers.ENTRIES if not options.only or options.only in e.key]
     rows, faults = measured(entries, pins, newest=options.newest)
@@ -78,17 +96,9 @@ def main(arguments: list[str]) -> int:
                 versions = f"{before.get('version', 'not stored')} → {row['version']}"
                 print(f"{row['key']} ({row['package']} {versions}): {change}")
     elif not faults:
-        read = tomllib.loads((FOLDER / "read.toml").read_text(encoding="utf-8"))["row"]
         history, faults = older.history(measured, changes, pins, rows)
         if not faults:
-            releases = [
-                {"package": r.package, "version": r.version, "sha256": r.sha256, "date": r.date}
-                for r in pins.values()
-            ]
-            data = {"releases": releases, "rows": rows + read, "older": history}
-            text = json.dumps(data, ensure_ascii=False, indent=1)
-            DATA.write_text(text + "\n", encoding="utf-8")
-            print(f"{len(rows)} rows measured, {len(read)} read: {DATA.relative_to(ROOT)}")
+            return store({"rows": rows, "older": history})
     for fault in faults:
         print(f"DOES NOT FIT  {fault}", file=sys.stderr)
     return 1 if faults else 0

@@ -37,6 +37,7 @@ FIELDS = {
     "token_forward_kl": r"$\mathbb{E}_\pi[\sum_t\nabla K'_t]$",
     "length_k2": r"$\mathbb{E}_\pi[\frac1\tau\sum_tk_{1,t}s_t]$",
     "length_k3": r"$\mathbb{E}_\pi[\frac1\tau\sum_t(1-r_t)s_t]$",
+    "reward_token_k3": r"$\mathbb{E}_\pi[\sum_ts_t\sum_{u\ge t}k_{3,u}]$",
     "inverse_length": r"$\nabla\mathbb{E}_\pi[\frac1\tau]$",
     "entropy": r"$\nabla\mathbb{E}_\pi[\log\pi]$",
     "stale_k2": r"$\nabla\mathbb{E}_{\mathrm{old}}[k_2]$",
@@ -134,7 +135,13 @@ def _direction(row: Row) -> str:
 
 def clamps(rows: list[Row]) -> str:
     """Return where values and gradients stop, and what the engine's ratio multiplies."""
-    heading = ["limits", "what is clamped", "no gradient", "not finite", "engine's ratio multiplies"]
+    heading = [
+        "limits",
+        "what is clamped",
+        "no gradient",
+        "not finite",
+        "engine's ratio multiplies",
+    ]
     return _table(
         heading,
         [row for row in rows if row["place"] == "loss"],
@@ -211,29 +218,34 @@ def _gradient(row: Row, where: str) -> str:
 
 def sources(data: Row) -> str:
     """Return which releases were measured or read, and where to look."""
-    rows = data["rows"]
-    first = {}
-    for row in rows:
-        first.setdefault((row["library"], row["version"]), row)
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in data["rows"]:
+        groups.setdefault((row["library"], row["version"]), []).append(row)
     return _table(
-        ["library", "version", "date", "how", "where to look"],
-        list(first.values()),
+        ["library", "version", "date", "how", "file, line"],
+        [{**rows[0], "places": _where(rows)} for rows in groups.values()],
         lambda row: [
             row["library"],
             f"`{row['package']}` {row['version']}",
             row["date"],
             row["evidence"],
-            _where(row),
+            row["places"],
         ],
     )
 
 
-def _where(row: Row) -> str:
-    place = next(entry for entry in row["where"] if "function" in entry)
-    if row["package"] in {"skyrl", "skyrl-train", "openrlhf"}:  # the function that calls the others
-        place = [entry for entry in row["where"] if "function" in entry][-1]
-    name = place["file"].rsplit("/", 1)[-1]
-    return f"`{name}`, line {place['line']}"
+# What many functions call; the table names those that say what the library does.
+HELPERS = {"masked_mean", "masked_sum", "agg_loss", "aggregate_loss", "_compute_dapo_normalizer"}
+
+
+def _where(rows: list[Row]) -> str:
+    places: dict[str, str] = {}
+    for row in rows:
+        for entry in row["where"]:
+            if entry.get("function", "masked_mean").rsplit(".", 1)[-1] not in HELPERS:
+                name = entry["file"].rsplit("/", 1)[-1]
+                places.setdefault(f"`{name}`", str(entry["line"]))
+    return ", ".join(f"{name} {line}" for name, line in places.items())
 
 
 def history(data: Row) -> str:
