@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from . import chapter, measure, older, trainers, wheels
+from .changes import changes
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 DATA = ROOT / "chapters" / "libraries.json"
 WHEELS = ROOT / "_build" / "wheels"
-# What is no finding: where it was found and what we say about it.
-ASIDE = {"version", "date", "where", "so_what", "error"}
 
 
 def measured(
@@ -39,23 +38,6 @@ def measured(
             faults.append(f"{entry.key} ({entry.package} {version}): {error!r}")
             print(f"{entry.key}: does not fit: {error!r}", file=sys.stderr, flush=True)
     return rows, faults
-
-
-def changes(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return in words where two rows differ, numbers to a relative 1e-4."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in sorted(old.keys() | new.keys()):
-            if path or key not in ASIDE:
-                found += changes(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-        return found
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True))
-        return [c for i, (a, b) in pairs for c in changes(a, b, f"{path}[{i}]")]
-    numbers = [isinstance(x, int | float) and not isinstance(x, bool) for x in (old, new)]
-    if all(numbers) and abs(old - new) <= 1e-4 * max(abs(old), abs(new)) + 1e-6:
-        return []
-    return [] if old == new else [f"{path}: {old} before, {new} now"]
 
 
 def store(data: dict[str, Any]) -> int:
