@@ -138,18 +138,20 @@ class Found:
             return ""
         if self.value_weight == "none":
             return "gradient only"
-        if self.gradient_weight == "none":
-            return "detached" if self.derivative == "zero" else "value only"
-        if self.credit.startswith("differentiated"):
-            return "differentiated"
-        slopes = SLOPES.get((self.value, self.swapped), ())
-        if self.value_weight != self.gradient_weight or self.derivative not in slopes:
-            return "unknown"
-        way = ("detached", "differentiated", "weight only")[slopes.index(self.derivative)]
-        if way == "differentiated" and self.level == "token" and self.weight != "token":
-            # Beside such a weight the coefficient would not be the token's own.
+        if self.derivative == "zero":
             return "detached"
-        return way
+        if self.is_derivative_of_value or self.credit.startswith("differentiated"):
+            return "differentiated"
+        if self.derivative != "none" and self.gradient_weight == "none":
+            return "value only"
+        own, beside, alone = SLOPES.get((self.value, self.swapped), ("", "", ""))
+        if self.value_weight != self.gradient_weight or self.derivative == "none":
+            return "unknown"
+        if self.derivative == alone:
+            return "weight only"
+        # One token alone may look differentiated; in responses it was not the derivative.
+        slopes = {own, beside, *(slope for slope, _, _ in SLOPES.values())}
+        return "detached" if self.derivative in slopes else "unknown"
 
     @property
     def clamp(self) -> str:

@@ -1,5 +1,6 @@
 """Where a loss stops following its formula: clamps, overflow, and what lies under the mask."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ _NEAR, _FAR = 0.6, 1000.0  # log-ratios between which edges are looked for
 def edge(loss: Evaluator, value: Part | None, sign: int) -> Edge:
     """Find out what happens towards log r = -1000 (sign -1) or 1000."""
 
+    @functools.cache  # the conditions are met at the same log-ratios
     def at(m: float, dtype: str) -> Answer | None:
         try:
             return one(loss, sign * m, dtype=dtype)
@@ -41,8 +43,9 @@ def edge(loss: Evaluator, value: Part | None, sign: int) -> Edge:
     def finite(answer: Answer) -> bool:
         return math.isfinite(answer.value) and bool(np.isfinite(answer.gradient[0, 0]))
 
+    somewhere = any(slopes(one(loss, x)) for x in (0.41, 0.041))
     zero, zero_in_32 = (
-        seen(slopes, dtype) if slopes(one(loss, 0.41)) else None for dtype in ("float64", "float32")
+        seen(slopes, dtype) if somewhere else None for dtype in ("float64", "float32")
     )
     # A limit is the same in every dtype; rounding is not.
     limit = (
@@ -77,9 +80,11 @@ def _constant(
     if start is None:
         return None, None
     beyond = [at(m, "float64") for m in (1.1 * start, 1.3 * start, 1.6 * start)]
-    values = [math.nan if answer is None else answer.value for answer in beyond]
-    if max(values) - min(values) <= 1e-6 * abs(values[0]):
-        return sign * start, values[0]
+    values = np.array([answer.value for answer in beyond if answer is not None])
+    if not np.all(np.isfinite(values)):
+        return None, None
+    if len(values) and np.all(np.abs(values - values[0]) <= 1e-6 * abs(values[0])):
+        return sign * start, float(values[0])
     return None, None
 
 
@@ -123,7 +128,7 @@ def _compared(got: Any, wanted: Any) -> str:
 
 def empty_response(loss: Evaluator) -> str:
     """Say what a response without any kept token does to the batch."""
-    mask = np.array([[True, True], [False, False]])
+    mask = np.array([[True, True, True], [False, False, False]])
     x = np.where(mask, 0.31, 0.0)
     try:
         answer = loss(*Point(np.where(mask, -1.3, 0.0), x, 0.1 * x).arguments, mask)

@@ -16,14 +16,22 @@ from klapprox.identification._functions import (
     coefficients_with,
     k_lambda,
 )
-from klapprox.identification._probe import TOLERANCE, Array, Point, departure, fitted, one
+from klapprox.identification._probe import (
+    TOLERANCE,
+    Array,
+    Point,
+    departure,
+    fitted,
+    one,
+    tolerance,
+)
 
 __all__ = ["Part", "Truncation", "one_token", "truncation"]
 
 # Log-ratios in general position, each with its own log π: a function of log π is not one of r.
-_X = np.array([-0.53, -0.37, -0.21, -0.08, 0.11, 0.26, 0.41, 0.57])
-_LOG_PI = np.array([-1.3, -1.7, -0.9, -1.5, -1.1, -2.1, -1.9, -0.8])
-_LOG_W = np.array([0.0, -0.09, -0.05, 0.06, 0.1])
+_X = np.array([-0.53, -0.37, -0.14, 0.11, 0.26, 0.57])
+_LOG_PI = np.array([-1.3, -1.7, -0.9, -1.1, -2.1, -0.8])
+_LOG_W = np.array([0.0, -0.09, 0.06, 0.1])
 
 _ALONE: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("log_pi", lambda log_pi, log_ref, log_old: log_pi),
@@ -58,6 +66,7 @@ class _Grid(NamedTuple):
     log_w: Array
     value: Array
     slope: Array
+    tolerance: float
 
 
 def one_token(loss: Evaluator, spread: float) -> tuple[Part | None, Part | None]:
@@ -73,6 +82,7 @@ def one_token(loss: Evaluator, spread: float) -> tuple[Part | None, Part | None]
         log_w,
         np.array([[a.value for a in row] for row in answers]),
         np.array([[a.gradient[0, 0] for a in row] for row in answers]),
+        tolerance(spread),
     )
     value = _value(grid)
     return value, _derivative(grid, value)
@@ -120,13 +130,13 @@ def _fits(grid: _Grid, y: Array, candidates: list[Part]) -> Iterator[Part]:
     for part, f in zip(candidates, functions, strict=True):
         for weight, factor in (("none", np.ones_like(grid.log_w)), ("token", np.exp(grid.log_w))):
             scale, error = fitted(y, f * factor)
-            if error < TOLERANCE:
+            if error < grid.tolerance:
                 yield replace(part, scale=scale, weight=weight, error=error)
                 break
     for part, f in zip(candidates, functions, strict=True):
         columns = [fitted(y[:, j], f[:, j]) for j in range(len(grid.log_w))]
         error = max(error for _, error in columns)
-        if error < TOLERANCE:
+        if error < grid.tolerance:
             yield replace(part, scale=columns[0][0], weight="other", error=error)
 
 
@@ -142,7 +152,8 @@ def _lambda(y: Array, u: Array, factor: Array) -> float | None:
     """Return λ of the k_lambda that fits best, if there is one."""
     basis = factor[:, None] * np.stack([-u, np.expm1(u)], axis=1)
     (a, b), *_ = np.linalg.lstsq(basis, y, rcond=None)
-    return float(b / a) if abs(a) > 1e-12 else None
+    # Without λ it is k1, without k1 it is r - 1.
+    return float(b / a) if min(abs(a), abs(b)) > TOLERANCE * max(abs(a), abs(b)) else None
 
 
 class Truncation(NamedTuple):
@@ -185,15 +196,16 @@ def truncation(
             departure(lambda m, s=sign, f=follows: f(s * m), 1e-3 * spread, 12.0)  # type: ignore[misc]
             for sign in (-1, 1)
         )
-        limits = (
-            0.0 if low is None else math.exp(-low),
-            math.inf if high is None else math.exp(high),
-        )
-        beyond = [
-            (relative(sign * (edge + 1.0)), math.exp(sign * edge))
-            for sign, edge in ((-1, low), (1, high))
-            if edge is not None
-        ]
+        found = [0.0, math.inf]
+        beyond = []
+        for i, (sign, start) in enumerate(((-1, low), (1, high))):
+            if start is not None:
+                found[i] = math.exp(sign * start)
+                got = relative(sign * (start + 1.0))
+                beyond.append((got, found[i]))
+                if abs(got - found[i]) <= 1e-3 * found[i]:
+                    found[i] = got  # the limit itself, not where the weight is seen to leave it
+        limits = (found[0], found[1])
         if all(abs(got - edge) <= 1e-3 * edge for got, edge in beyond):
             return Truncation(limits, "truncated" if beyond else "")
         dropped = all(abs(got) <= TOLERANCE for got, _ in beyond)

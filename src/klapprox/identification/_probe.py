@@ -9,12 +9,17 @@ from numpy.typing import NDArray
 
 from klapprox.identification._evaluate import Answer, Evaluator
 
-__all__ = ["TOLERANCE", "Array", "Point", "departure", "fitted", "one"]
+__all__ = ["TOLERANCE", "Array", "Point", "departure", "fitted", "one", "tolerance"]
 
 Array = NDArray[np.float64]
 
 TOLERANCE = 1e-4
 """Relative: wide enough for losses that compute in float32, narrow enough for all that is named."""
+
+
+def tolerance(spread: float) -> float:
+    """Return the tolerance for log-ratios that are smaller by a factor: they differ by less."""
+    return TOLERANCE * spread**2
 
 
 class Point(NamedTuple):
@@ -49,13 +54,13 @@ def fitted(y: Array, f: Array) -> tuple[float, float]:
 def departure(holds: Callable[[float], bool], start: float, stop: float) -> float | None:
     """Return the number from which on a condition no longer holds, None if it does up to stop."""
     low = 0.0
-    for high in np.geomspace(start, stop, 24).tolist():
+    for high in np.geomspace(start, stop, 20).tolist():
         if not holds(high):
             break
         low = high
     else:
         return None
-    for _ in range(40):
+    while high - low > 1e-5 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return float(high)

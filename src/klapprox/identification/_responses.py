@@ -7,9 +7,9 @@ import numpy as np
 
 from klapprox.identification._evaluate import Evaluator
 from klapprox.identification._one_token import Part, Truncation
-from klapprox.identification._probe import TOLERANCE, Array, Point, fitted, one
+from klapprox.identification._probe import TOLERANCE, Array, Point, fitted, one, tolerance
 
-__all__ = ["denominators", "is_derivative", "levels", "rows_independent"]
+__all__ = ["denominators", "levels", "rows_independent"]
 
 # Responses of three tokens in general position.
 _X = np.array(
@@ -67,28 +67,34 @@ def levels(
     loss: Evaluator, value: Part | None, derivative: Part | None, cut: Truncation, spread: float
 ) -> dict[str, Any]:
     """Recognise level, weights and credit from responses of three tokens."""
+    exact = _is_derivative(loss, spread)
     points = Point(_LOG_PI, spread * _X, spread * _LOG_W)
     answers = [loss(*(a[i] for a in points.arguments)) for i in range(len(_X))]
     v = np.array([a.value for a in answers])
     d = np.concatenate([a.gradient for a in answers])
     weights = _weights(points.log_w, cut.weight)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"is_derivative_of_value": exact}
     if value is not None:
         found["value_weight"] = "unknown"
         for level, weight, wanted in _values(value.of, points.arguments, weights):
-            if fitted(v, wanted)[1] < TOLERANCE:
+            if fitted(v, wanted)[1] < tolerance(spread):
                 found |= {"level": level, "value_weight": weight}
                 break
     if derivative is None:
         return found
     if derivative.key == "zero":
         return found | {"credit": "zero"}
-    level = found.get("level", "token")
-    candidates = list(_slopes(derivative, value, points.arguments, weights))
     found["gradient_weight"] = "unknown"
-    # Where two formulas are the same function, the level of the value decides.
-    for place, weight, credit, wanted in sorted(candidates, key=lambda c: c[0] != level):
-        if fitted(d, wanted)[1] < TOLERANCE:
+
+    def likely(candidate: tuple[str, str, str, Array]) -> tuple[bool, bool]:
+        """Rank formulas that are the same function by the level and the weight of the value."""
+        level, weight, credit, _ = candidate
+        differentiated = exact and weight not in ("none", "token")
+        return level != found.get("level", "token"), differentiated != ("diff" in credit)
+
+    candidates = list(_slopes(derivative, value, points.arguments, weights))
+    for place, weight, credit, wanted in sorted(candidates, key=likely):
+        if fitted(d, wanted)[1] < tolerance(spread):
             found |= {"credit": credit, "gradient_weight": weight}
             found.setdefault("level", place)
             break
@@ -137,24 +143,22 @@ def _slopes(
                 yield "token", name, split + credit, spread(w * shared) + w * rest
 
 
-def is_derivative(loss: Evaluator, spread: float) -> bool:
+def _is_derivative(loss: Evaluator, spread: float) -> bool:
     """Say whether the derivative is that of the value, by differences of fourth order."""
     h = 1e-3 * spread
-    for i in (0, 2):
-        log_pi, *frozen = Point(_LOG_PI[i], spread * _X[i], spread * _LOG_W[i]).arguments
-        found = loss(log_pi, *frozen)
-        for t in range(len(log_pi)):
-            step = h * np.eye(len(log_pi))[t]
-            near = [loss(log_pi + n * step, *frozen).value for n in (-2, -1, 1, 2)]
-            slope = (near[0] - 8 * near[1] + 8 * near[2] - near[3]) / (12 * h)
-            size = float(np.max(np.abs(found.gradient))) + abs(slope)
-            if not abs(slope - found.gradient[0, t]) <= 1e-2 * size:
-                return False
+    log_pi, *frozen = Point(_LOG_PI[2], spread * _X[2], spread * _LOG_W[2]).arguments
+    found = loss(log_pi, *frozen)
+    for t, step in enumerate(h * np.eye(len(log_pi))):
+        near = [loss(log_pi + n * step, *frozen).value for n in (-2, -1, 1, 2)]
+        slope = (near[0] - 8 * near[1] + 8 * near[2] - near[3]) / (12 * h)
+        size = float(np.max(np.abs(found.gradient))) + abs(slope)
+        if not abs(slope - found.gradient[0, t]) <= 1e-3 * size + 1e-6 * abs(found.value):
+            return False
     return True
 
 
 # Batches whose denominators differ: number of positions, lengths of the responses.
-_BATCHES = ((4, (1, 4)), (5, (2, 5, 3)), (3, (3, 2)), (6, (4, 1, 2, 2)))
+_BATCHES = ((4, (1, 4)), (5, (2, 5, 3)), (3, (3, 2)), (3, (1, 1)))
 
 _NORMALISATIONS = {
     (0.0, 0.0, 0.0, 0.0): "sum",
@@ -172,11 +176,12 @@ def denominators(
 ) -> dict[str, Any]:
     """Find the factor of a token as powers of the numbers of responses, positions and tokens."""
     by_value = value is not None and value.ratio != "none"  # then it is zero where r = 1
-    if not by_value and (derivative is None or derivative.key == "zero"):
+    part = value if by_value else derivative
+    if part is None or part.key == "zero":
         return {}
     x = 0.41 * spread
     # A function of π and π_old alone is moved by the weight.
-    log_w = 0.5 * x if value is not None and value.ratio in ("pi_old/pi", "pi/pi_old") else 0.0
+    log_w = 0.5 * x if part.ratio in ("pi_old/pi", "pi/pi_old") else 0.0
     unit = one(loss, x, log_w)
     sizes, factors = [], []
     for length, lengths in _BATCHES:
@@ -206,9 +211,9 @@ def denominators(
 
 def rows_independent(loss: Evaluator) -> bool:
     """Say whether the derivative of a response stays when the other one changes."""
-    first, second, other = np.array([[0.31, -0.22], [0.14, 0.27], [-0.33, 0.52]])
+    first, second, other = np.array([[0.31, -0.22, 0.1], [0.14, 0.27, -0.4], [-0.33, 0.52, 0.2]])
     kept, changed = (
-        loss(*Point(np.full((2, 2), -1.3), x, 0.1 * x).arguments).gradient[0]
+        loss(*Point(np.full((2, 3), -1.3), x, 0.1 * x).arguments).gradient[0]
         for x in (np.stack([first, second]), np.stack([first, other]))
     )
     size = float(np.max(np.abs(kept)))

@@ -12,7 +12,6 @@ from klapprox.identification._limits import edge, empty_response, masked
 from klapprox.identification._one_token import Part, one_token, truncation
 from klapprox.identification._responses import (
     denominators,
-    is_derivative,
     levels,
     rows_independent,
 )
@@ -61,7 +60,6 @@ def _recognised(loss: Evaluator, spread: float) -> tuple[Part | None, dict[str, 
     errors = [part.error for part in (value, derivative) if part is not None]
     if errors:
         parts["error"] = max(errors)
-    parts["is_derivative_of_value"] = is_derivative(loss, spread)
     parts |= levels(loss, value, derivative, cut, spread)
     parts |= denominators(loss, value, derivative, parts.get("level", "none"), spread)
     return value, parts
