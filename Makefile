@@ -109,6 +109,10 @@ bench: $(READY) ## time, memory and accuracy as ratios in one run (SIZES="10000 
 bench-vocabulary: $(READY_ARRAYS) ## the same for whole vocabularies, against the one-liner and F.kl_div
 	@$(BIN)/python -W ignore benchmarks/vocabulary.py
 
+.PHONY: libraries
+libraries: $(READY_ARRAYS) ## measure what released training libraries do, into chapters/libraries.json (NEWEST=1: today's releases, compare)
+	@PYTHONPATH=tools $(BIN)/python -m released $(if $(NEWEST),--newest)
+
 .PHONY: lint
 lint: $(READY) ## ruff on code and notebooks, strict types, spelling
 	@$(BIN)/ruff check .
