@@ -319,8 +319,8 @@ def topk_kl(
 
     Notes
     -----
-    *Value.* The lower bound is ``thm-topk-chain``, the estimate ``thm-topk-completion``. The rest is
-    1 minus a sum; 8 units of the rounding of the log-probabilities are added to it on both sides,
+    *Value.* The lower bound is ``thm-topk-chain``, the estimate ``thm-topk-completion``. The rest
+    is 1 minus a sum; 8 units of the rounding of the log-probabilities are added on both sides,
     which keeps the bound.
     The estimate with the default control is the mean of k3(r_x) given which token outside was
     drawn or that none was (Rao-Blackwell). Differences of log-probabilities are as accurate as
