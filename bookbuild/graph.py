@@ -53,7 +53,8 @@ def svg(every: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> st
     height = TOP + max(map(len, columns.values())) * ROW
     return (
         f'<svg class="graph" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="group" aria-label="What rests on what"><g class="lines">{lines}</g>{heads}{boxes}</svg>'
+        f'role="group" aria-label="What rests on what"><g class="lines">{lines}</g>{heads}{boxes}'
+        "</svg>"
     )
 
 

@@ -26,7 +26,7 @@ from typing import IO
 HERE = Path(__file__).resolve()
 # What the site is made of, apart from the environment, for which the lock stands.
 SOURCES = [
-    *("*.md", "*.ipynb", "*.yml", "*.bib", "requirements.lock"),
+    *("*.md", "*.ipynb", "*.yml", "*.bib", "CITATION.cff", "requirements.lock"),
     *(f"{folder}/**/*" for folder in ("_static", "back-matter", "chapters", "bookbuild", "src")),
 ]
 JUPYTER_BOOK = str(HERE.with_name("run_jupyter_book.py"))

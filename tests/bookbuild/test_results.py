@@ -1,6 +1,7 @@
 """The list of results: numbers, references, and a graph without a circle."""
 
 import doctest
+import itertools
 
 import nbformat
 import pytest
@@ -84,7 +85,7 @@ def test_a_circle_is_found(length):
     found = results.circle(graph)
     assert len(found) == length + 1
     assert found[0] == found[-1]
-    assert all(after in graph[before] for before, after in zip(found, found[1:], strict=False))
+    assert all(after in graph[before] for before, after in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize("module", [results, citation])
@@ -94,7 +95,7 @@ def test_examples(module):
     assert found.failed == 0
 
 
-# --- The book itself -------------------------------------------------------------------------------
+# --- The book itself -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
