@@ -97,6 +97,10 @@ lab: $(READY) ## open the notebooks in JupyterLab, with MyST rendering
 serve: book ## serve the site on http://localhost:8000 (PORT=... for another)
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
+.PHONY: labels
+labels: $(READY) ## freeze the labels of this version, when it is released: what it states stays, or a change is told
+	@PYTHONPATH=. $(BIN)/python -m bookbuild.labels freeze
+
 .PHONY: bench
 bench: $(READY) ## time, memory and accuracy as ratios in one run (SIZES="10000 1000000"; needs 8 GB for 1e8)
 	@$(BIN)/python -W ignore benchmarks/bench.py $(if $(SIZES),--sizes $(SIZES))

@@ -101,5 +101,5 @@ def words(every: Mapping[str, Mapping[str, Any]]) -> str:
         f"<p>{len(every)} results, {proofs} proofs, {sum(map(len, uses.values()))} times one proof "
         f"uses another result. Most used: {used}. A longest chain: "
         f"{' → '.join(name(label) for label in chain)}.</p>"
-        '<p class="graph-words" aria-live="polite"></p>'
+        '<p class="graph-words" aria-live="polite">Point at a result to see what it rests on.</p>'
     )

@@ -6,6 +6,7 @@ the book is read from the references inside proofs, and from nothing else.
 
 import functools
 import graphlib
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ def references(text: str) -> list[str]:
     return list(dict.fromkeys(_REFERENCE.findall(text)))
 
 
+@functools.cache
 def chapters(root: Path) -> dict[str, Path]:
     """Return the notebooks of the table of contents by the names of their pages, in order."""
     found = {page: root / f"{page}.ipynb" for page in statements.pages(root / "_toc.yml")}
@@ -75,8 +77,8 @@ def results(root: Path) -> dict[str, Result]:
     for chapter, (page, path) in enumerate(chapters(root).items(), start=1):
         listed = statements.statements(path)
         number = 0
-        for statement, after in zip(listed, [*listed[1:], None], strict=True):
-            if statement.kind not in statements.LABELLED:
+        for statement, after in itertools.pairwise([*listed, None]):
+            if statement is None or statement.kind not in statements.LABELLED:
                 continue
             number += 1
             proof = after.text if after is not None and after.kind == "proof" else ""

@@ -1,8 +1,8 @@
 """What the book adds to Sphinx: its theme, its formulas, pages of results, finished pages.
 
-The directives ``{all-results}`` and ``{graph-of-results}`` leave places that are filled when all
-chapters are written, since they show parts of them; then each result gets a page of its own.
-``label`` in a docstring of the package becomes a link to the statement.
+A place ``<div class="filled-later" data-name="…">`` of a page is filled when all chapters are
+written, since what comes there shows parts of them; ``{all-results}`` leaves one for each chapter.
+Then each result gets a page of its own. ``label`` in a docstring of the package becomes a link.
 """
 
 import html
@@ -63,30 +63,16 @@ class AllResults(SphinxDirective):
 
     def run(self) -> list[Any]:
         """Return the nodes that stand for the directive."""
-        lines: list[str] = []
-        for page, path in results.chapters(Path(self.env.srcdir)).items():
-            lines += [f"## {statements.title(path)}", "", "```{raw} html", _place(page), "```", ""]
-        found = self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
-        return [nodes.raw("", _place("filters"), format="html"), *found]
-
-
-class GraphOfResults(SphinxDirective):
-    """The picture of what rests on what."""
-
-    def run(self) -> list[Any]:
-        """Return the nodes that stand for the directive."""
-        return [nodes.raw("", _place("graph"), format="html")]
-
-
-def _place(name: str) -> str:
-    """Return the mark of a place that is filled when all chapters are written."""
-    return f'<div class="filled-later" data-name="{name}"></div>'
+        lines = [
+            f'## {statements.title(path)}\n\n<div class="filled-later" data-name="{page}"></div>\n'
+            for page, path in results.chapters(Path(self.env.srcdir)).items()
+        ]
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Register the directive, the theme, and what happens to each page."""
     app.add_directive("all-results", AllResults)
-    app.add_directive("graph-of-results", GraphOfResults)
     app.add_html_theme("book", str(THEME))
     formulas.setup(app)
     app.connect("config-inited", _choose_theme, priority=900)
@@ -316,7 +302,8 @@ def _write_what_was_collected(app: Any, failure: Any) -> None:
     (static / "search-index.js").write_text(f"window.searchEntries = {index};\n", encoding="utf-8")
     for path in (site / "_images").glob("*.svg"):
         path.write_text(figures.themed(path.read_text(encoding="utf-8")), encoding="utf-8")
-    written = [*site.glob("*.html"), *site.glob("*/*.html"), *(static / "previews").glob("*.js")]
+    # Pages of results, in s/, have no formula that their chapter has not.
+    written = [*site.glob("*.html"), *site.glob("[!s]*/*.html"), *static.glob("previews/*.js")]
     fonts.write_subset(static / "fonts", [path.read_text(encoding="utf-8") for path in written])
     for path in static.iterdir():
         if path.name not in KEPT:

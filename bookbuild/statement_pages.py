@@ -25,6 +25,7 @@ from bookbuild.results import Result, chapters, exercises, results, users
 Record = dict[str, Any]
 FORMAL = "formally proved"
 UNCHECKED = "no check"
+_CAPTION = re.compile(r'<p class="admonition-title">.*?</p>', re.DOTALL)
 _TWINS = Path(__file__).with_name("twins.toml")
 
 
@@ -190,7 +191,11 @@ def _title(title: Any, page: str) -> str:
         mark.drop_tree()
     _move_links(shown, page)
     inner = (shown.text or "") + "".join(tostring(child, encoding="unicode") for child in shown)
-    return re.sub(r"^\s*\((.*)\)\s*$", r" \1", inner, flags=re.DOTALL).rstrip()
+    before, opening, inner = inner.partition("(")
+    if before.strip() or not opening:
+        return ""
+    inner, _, behind = inner.rpartition(")")  # which may stand within the last formula's span
+    return f" {inner}{behind}".rstrip()
 
 
 def _moved(element: Any, page: str) -> str:
@@ -224,6 +229,7 @@ def body(record: Record, all_records: Mapping[str, Record], fragments: Fragments
     """Return the text of the page of a result."""
     label, fragment = record["label"], fragments.results[record["label"]]
     statement = fragment.statement.replace("<div ", f'<div id="{label}" ', 1)
+    statement = _CAPTION.sub("", statement, count=1)  # which is the heading of the page
     checks = fragment.checks.replace('<details class="check"', '<details class="check" open')
     chapter = all_records[label]["place"].partition("#")[0]
     return "".join(

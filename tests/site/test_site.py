@@ -333,14 +333,14 @@ def check_links(path, site):
         inside = target.is_file() and target.is_relative_to(site)
         if not inside or (fragment and fragment not in anchors(target).ids):
             broken.append(link)
-    assert not broken, f"broken links: {broken}"
+    assert not broken, f"{path}: broken links: {broken}"
 
 
 def check_ids(path):
     """No id occurs twice in a page."""
     ids = anchors(path).ids
     twice = {name for name in ids if ids.count(name) > 1}
-    assert not twice, f"ids that occur twice: {twice}"
+    assert not twice, f"{path}: ids that occur twice: {twice}"
 
 
 # --- The site ------------------------------------------------------------------------------------
@@ -427,9 +427,12 @@ def test_paper_is_light_in_a_dark_browser(visit, bases):
     check_scheme(page, "dark")
 
 
-def test_files(site, page_path):
-    check_links(site / page_path, site)
-    check_ids(site / page_path)
+def test_files(site):
+    pages = [path for path in site.rglob("*.html") if "_static" not in path.parts]
+    assert any(path.parent.name == "s" for path in pages)
+    for path in pages:
+        check_links(path, site)
+        check_ids(path)
 
 
 @pytest.mark.parametrize(("served", "width", "scheme"), COMBINATIONS)
