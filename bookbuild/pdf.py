@@ -29,6 +29,7 @@ RESULTS, BIBLIOGRAPHY = "back-matter/results", "back-matter/bibliography"
 # Pages that live on the screen: functions, which one searches, and a graph, which one points at.
 LEFT_OUT = ("back-matter/reference", "back-matter/graph")
 WIDEST = 94  # characters of a listing in the usual size, which is 9 pt
+LINE, GAP = 86, 4  # characters of a line, and what the space between two columns is worth
 SMALLEST = 7  # pt; longer lines are broken
 WIDE_DISPLAY = 62  # characters of a displayed formula that may not fit a line
 LISTINGS = r"""\chapter{Listings}\label{book:listings}
@@ -354,7 +355,8 @@ def _notes(book: Any) -> None:
 def _dissolve_cards(book: Any) -> None:
     for box in list(book.findall(nodes.container)):
         if box.get("design_component") == "card-title":
-            tex.swap(box, [nodes.paragraph("", "", nodes.strong("", "", *box.children))])
+            title = nodes.strong("", "", *box.children)
+            tex.swap(box, [nodes.paragraph("", "", raw(r"\needspace{4\baselineskip}"), title)])
     for kind in ("card-body", "card", "grid-item", "grid-row", "grid-container"):
         for box in list(book.findall(nodes.container)):
             if box.get("design_component") == kind:
@@ -386,13 +388,14 @@ def _widths(longest: list[int], total: list[int]) -> list[int]:
     A column gets what its longest cell needs, if that is little, and else its share of the rest by
     the root of all its text: so the tallest rows become as low as they can.
     """
-    fair = 90 // len(longest)
-    narrow = [length + 3 <= fair for length in longest]
-    left = 90 - sum(length + 3 for length, fits in zip(longest, narrow, strict=True) if fits)
+    fair = LINE // len(longest)
+    needed = [length + GAP for length in longest]
+    narrow = [need <= fair for need in needed]
+    left = LINE - sum(need for need, fits in zip(needed, narrow, strict=True) if fits)
     weights = [0 if fits else text**0.5 for text, fits in zip(total, narrow, strict=True)]
     widths = [
-        length + 3 if fits else left * weight / sum(weights)
-        for length, fits, weight in zip(longest, narrow, weights, strict=True)
+        need if fits else left * weight / sum(weights)
+        for need, fits, weight in zip(needed, narrow, weights, strict=True)
     ]
     return [max(1, round(100 * width / sum(widths))) for width in widths]
 
@@ -404,9 +407,17 @@ def _links(book: Any, chapters: dict[str, int]) -> None:
         inner = next(link.findall(nodes.inline), None)
         if docname in chapters and not anchor and inner is not None and "doc" in inner["classes"]:
             inner[:] = [nodes.Text(f"Chapter {chapters[docname]}")]
+        in_table = any(isinstance(parent, nodes.entry) for parent in _parents(link))
         for text in list(link.findall(nodes.Text)):
             if re.fullmatch(r"[A-Z]\w+ [\d.]+", text):
-                tex.swap(text, [nodes.Text(text.replace(" ", "\u00a0"))])
+                whole = nodes.Text(text.replace(" ", "\u00a0"))
+                tex.swap(text, [whole] if in_table else [raw(r"\mbox{"), whole, raw("}")])
+
+
+def _parents(node: Any) -> Iterator[Any]:
+    while node.parent is not None:
+        node = node.parent
+        yield node
 
 
 def _displays(book: Any) -> None:

@@ -214,7 +214,7 @@ def test_parts_front_page_index_and_bibliography(source):
 
 
 def test_chapters_are_called_by_number_and_titles_have_bookmarks_without_tex(source):
-    assert source.count("{Chapter\u00a01}") == 2
+    assert source.count("\\mbox{Chapter\u00a01}") == 2
     assert r"\texorpdfstring{\(k_\lambda\)}{kλ}" in source
 
 

@@ -1,4 +1,4 @@
-"""A release needs that everything agrees: each planted fault is found. Wheels are the same twice."""
+"""A release needs that everything agrees: each planted fault is found. Wheels are reproducible."""
 
 import hashlib
 import json
