@@ -109,7 +109,7 @@ def expm1_minus_formula(xp: Any, x: Any) -> Any:
     if xp.finfo(x.dtype).bits < 64:
         return xp.where(xp.abs(x) <= _REACH, _by_series(x, _SERIES), E - x)
     h = 0.5 * x
-    return xp.where(xp.abs(x) <= 1.0, E * (h - _z_t(h * h)), E - x)
+    return xp.where(xp.abs(x) < 1.0, E * (h - _z_t(h * h)), E - x)
 
 
 def forward(xp: Any, x: Any) -> Any:
@@ -223,7 +223,7 @@ def _block(x: Any, out: Any, E: Any, h: Any, z: Any, _: Any) -> None:
             out *= z
         np.subtract(h, out, out=out)
         out *= E
-    far = z > 0.25
+    far = z >= 0.25
     count = np.count_nonzero(far)
     if count == 0:
         return

@@ -109,7 +109,7 @@ def _k3_forward_of(x: Any) -> Any:
 
 
 def _slope_of_k3_forward(x: Any) -> Any:
-    wide = x.to(_wider(x))
+    wide = x.to(_wider(x)).clamp(min=-750.0)  # below, the product is 0, and not inf · 0
     return (wide * torch.exp(wide)).to(x.dtype)
 
 
