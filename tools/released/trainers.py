@@ -1161,8 +1161,8 @@ ENTRIES = [
         "reward of a token",
         areal_reward("k1", reference=False),
         areal_default("k1", reference=False),
-        "Both defaults together (`kl_ctl` 0.1, no reference) reward −0.1 log π of every token: "
-        "an entropy bonus. Without a reference, set `kl_ctl` to 0.",
+        "Both defaults together (`kl_ctl=0.1`, no reference) reward every token with "
+        "−`kl_ctl` log π: an entropy bonus. Without a reference, set `kl_ctl` to 0.",
         reference=False,
         alone=True,
     ),
@@ -1275,7 +1275,7 @@ ENTRIES = [
         "loss",
         liger_loss(corrected=False),
         liger_default(False),
-        "Used by itself it has β = 0.04 and no weight, and pulls along the other divergence.",
+        "Used by itself it is on, without a weight, and pulls along the other divergence.",
         engine=True,
     ),
     Entry(
