@@ -7,7 +7,6 @@ says, its proof and its check are taken from the finished page of its chapter by
 import copy
 import html
 import importlib
-import importlib.util
 import posixpath
 import re
 import tomllib
@@ -54,9 +53,10 @@ class Fragments:
 
 def formal(root: Path) -> dict[str, Any]:
     """Return, by label, what is known of formal proofs: nothing where the project has none."""
-    if importlib.util.find_spec("bookbuild.proofs") is None:
+    folder = root / "proofs"
+    if not folder.is_dir():
         return {}
-    found: dict[str, Any] = importlib.import_module("bookbuild.proofs").statuses(root)
+    found: dict[str, Any] = importlib.import_module("bookbuild.proofs").status(folder)
     return found
 
 
@@ -271,7 +271,9 @@ def cite_box(record: Record) -> str:
         f"{html.escape(cite['address'] or record['page'])}</a>",
         "Sentence": _copied(cite["sentence"], "sentence"),
         "BibTeX": _copied(cite["bibtex"], "bibtex"),
-        "LaTeX": _copied(cite["latex"], "latex"),
+        "LaTeX": _copied(cite["latex"], "latex")
+        + f'<p>The whole statement as LaTeX: <a href="../s/{record["label"]}.tex">'
+        f"{record['label']}.tex</a></p>",
     }
     rows = "".join(f"<dt>{name}</dt><dd>{part}</dd>" for name, part in parts.items())
     return f'<dl class="cite-box">{rows}</dl>'
@@ -346,10 +348,16 @@ def _status_text(record: Record) -> str:
 
 def _formal_text(entry: Mapping[str, Any]) -> str:
     """Return in words what is proved formally."""
-    parts = [f"Formally proved: {html.escape(str(entry.get('covers', 'all of it')))}."]
-    if entry.get("narrower"):
-        parts.append(html.escape(str(entry["narrower"])))
-    return " ".join(parts)
+    words = str(entry["words"]).capitalize()
+    parts = [f"{words}: {html.escape(str(entry['covers']))}."]
+    for name in ("narrower", "missing"):
+        if entry.get(name):
+            parts.append(f"{name.capitalize()}: {html.escape(str(entry[name]))}.")
+    where = ", ".join(
+        f"<code>{html.escape(theorem['name'])}</code> ({theorem['file']}, line {theorem['line']})"
+        for theorem in entry["theorems"]
+    )
+    return " ".join([*parts, f"In Coq: {where}."])
 
 
 def _history_text(record: Record, own: Record, chapter: str) -> str:
