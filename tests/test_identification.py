@@ -700,9 +700,10 @@ CLAMPS = {
     "changes": (
         lambda p, r: np.where(abs(np.real(r - p)) > 5, 7 * (p - r), p - r),
         "",
-        (None, None),
+        (-5, 5),
         (None, None),
     ),
+    "soft": (lambda p, r: 10 * np.tanh(k2(r - p) / 10), "", (-1.06, 1.06), (None, None)),
 }
 
 
@@ -711,16 +712,19 @@ def test_clamps(name):
     value, clamp, edges, constants = CLAMPS[name]
     found = identified(lambda p, r, o, m: summed(value(p, r), m))
     assert found.clamp == clamp
-    zero = name not in ("straight-through", "none", "changes")
+    zero = name not in ("straight-through", "none", "changes", "soft")
     for edge, start, i in ((found.below, edges[0], 0), (found.above, edges[1], 1)):
         assert (edge.value_from is None) == (start is None)
         if start is not None:
             assert math.isclose(edge.value_from, start, rel_tol=2e-2)
-            assert (edge.gradient_zero_from is not None) == zero
-            if constants is not None:
+            assert (edge.gradient_zero_from is not None) == (zero or name == "soft")
+            assert (edge.value_is is None) == (not clamp)
+            if clamp and constants is not None:
                 assert math.isclose(edge.value_is, constants[i], rel_tol=1e-3)
     if zero:
         assert "the gradient is zero there" in str(found)
+    if name == "changes":
+        assert "The value is something else for log r above 5" in str(found)
     if name == "straight-through":
         assert "the gradient goes on" in str(found)
     assert keys(found)[0] not in ("none",)  # there are policies inside the limits
