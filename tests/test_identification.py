@@ -604,6 +604,9 @@ VALUES = {
     "zero": (lambda p, r, o: 0 * p, ("none", "none", math.nan)),
     "r - 1": (lambda p, r, o: np.expm1(r - p), ("none", "none", math.nan)),
     "strange": (lambda p, r, o: (p - r) ** 2 * (1 + 0.3 * (p - r)), ("none", "none", math.nan)),
+    "nearly k1": (lambda p, r, o: p - r + 0.001 * (p - r) ** 2, ("none", "none", math.nan)),
+    "cosh": (lambda p, r, o: np.cosh(p - r) - 1, ("none", "none", math.nan)),
+    "Taylor": (lambda p, r, o: k2(r - p) + (r - p) ** 3 / 6, ("none", "none", math.nan)),
     "of the weight": (lambda p, r, o: (np.exp(p - o) - 1) ** 2, ("none", "none", math.nan)),
 }
 
@@ -717,7 +720,7 @@ def test_clamps(name):
         assert (edge.value_from is None) == (start is None)
         if start is not None:
             assert math.isclose(edge.value_from, start, rel_tol=2e-2)
-            assert (edge.gradient_zero_from is not None) == (zero or name == "soft")
+            assert (edge.gradient_zero_from is not None) == zero
             assert (edge.value_is is None) == (not clamp)
             if clamp and constants is not None:
                 assert math.isclose(edge.value_is, constants[i], rel_tol=1e-3)
