@@ -82,7 +82,7 @@ serve: book ## serve the site on http://localhost:8000 (PORT=... for another)
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
 .PHONY: bench
-bench: $(READY) ## time, memory and accuracy as ratios in one run (SIZES="10000 1000000"; needs 8 GB for 1e8)
+bench: $(READY) ## time, memory and accuracy as ratios in one run (larger arrays: SIZES="10000 100000000")
 	@$(BIN)/python -W ignore benchmarks/bench.py $(if $(SIZES),--sizes $(SIZES))
 
 .PHONY: bench-vocabulary
