@@ -7,6 +7,8 @@ less. Peak memory is what NumPy or PyTorch allocates beyond the inputs.
 """
 
 import argparse
+import contextlib
+import os
 import platform
 import shutil
 import statistics
@@ -201,7 +203,7 @@ def allocated_peak(call: Callable[[], Any]) -> float:
     """
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with without_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         call()
     held = peak = 0
     for event in sorted(seen.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
@@ -209,6 +211,19 @@ def allocated_peak(call: Callable[[], Any]) -> float:
             held += event.nbytes()
             peak = max(peak, held)
     return float(peak)
+
+
+@contextlib.contextmanager
+def without_stderr() -> Iterator[None]:
+    """Drop what the profiler writes past Python to the standard error."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def with_estimates(sizes: list[int], rng: np.random.Generator) -> None:
