@@ -239,8 +239,8 @@ def k3(log_r: Any, *, check: bool = True) -> Any:
 
     Notes
     -----
-    Implements ``def-k3``; the product is that of ``thm-accurate-kernel``. Where p puts mass on points that q cannot draw the mean is smaller than
-    KL by that mass (``lem-mean-of-r``).
+    Implements ``def-k3``; the product is that of ``thm-accurate-kernel``. Where p puts mass on
+    points that q cannot draw the mean is smaller than KL by that mass (``lem-mean-of-r``).
 
     Examples
     --------
