@@ -72,6 +72,7 @@ _NORMALISATIONS = {
 _CLAMPS = {
     "log r": "the log-ratio, before the function",
     "value": "the value, after the function",
+    "weighted value": "the weighted value, after the function and the weight",
     "either": "the log-ratio or the value; here that is the same function",
 }
 
