@@ -557,9 +557,21 @@ def test_limits_of_the_weight(name):
     found = identified(lambda p, r, o, m: summed(sg(limit(np.exp(p - o))) * k2(r - p), m))
     assert (found.weight, found.weight_outside) == ("token", outside)
     np.testing.assert_allclose(found.weight_limits, limits, rtol=1e-3)
+    formulas = {gradient.formula for gradient in found.gradients}
     # Where there are policies inside the limits, the fields are those without them.
     wanted = ("none", "none") if name == "at one" else ("reverse_kl", "frozen_prefix_reverse_kl")
     assert (keys(found)[1], keys(found)[3]) == wanted
+    assert formulas == {""}
+
+
+def test_two_known_fields_are_not_multiples_of_each_other():
+    """Off-policy, with responses, nothing coincides; so a name is not an accident."""
+    tried = trees(False, True)
+    flat = [np.concatenate([y.mean(f.coefficient(y)).ravel() for y in tried]) for f in KNOWN[1:]]
+    for i, a in enumerate(flat):
+        for b in flat[:i]:
+            off = a - (a @ b) / (b @ b) * b
+            assert np.max(np.abs(off)) > 1e-3 * np.max(np.abs(a))
 
 
 def test_a_clamp_of_the_weighted_value_is_no_limit_of_the_weight():
@@ -880,6 +892,12 @@ SENTENCES = {
     "limits": (
         lambda p, r, o, m: summed(sg(clipped(np.exp(p - o), 0.5, 2)) * k2(r - p), m),
         "not differentiated; truncated where it is below 0.5 or above 2",
+    ),
+    "formula inside the limits": (
+        lambda p, r, o, m: (
+            np.where(m, sg(clipped(np.exp(p - o), 0.5, 2)) * k2(r - p), 0).sum(-1) / m.sum(-1)
+        ).mean(),
+        "a multiple of E_old[(1/τ) Σ_t w_t k1_t s_t]",
     ),
     "powers": (
         lambda p, r, o, m: (np.where(m, p - r, 0).sum(-1) / m.sum(-1) ** 2).sum(),
