@@ -110,7 +110,7 @@ bench-vocabulary: $(READY_ARRAYS) ## the same for whole vocabularies, against th
 	@$(BIN)/python -W ignore benchmarks/vocabulary.py
 
 .PHONY: libraries
-libraries: $(READY_ARRAYS) ## measure what released training libraries do, into chapters/libraries.json (NEWEST=1: today's releases, compare)
+libraries: $(READY_ARRAYS) ## measure what released training libraries do (NEWEST=1: compare with today's releases)
 	@PYTHONPATH=tools $(BIN)/python -m released $(if $(NEWEST),--newest)
 
 .PHONY: lint

@@ -512,6 +512,44 @@ def swift_default(take: Taker) -> Default:
     return Default(beta, beta != 0, True)
 
 
+def swift_reward(take: Taker) -> Loss:
+    """Build the reward of ms-swift with kl_in_reward: two statements and a function."""
+    run = take.source(SWIFT).cut(
+        "GRPOTrainer._compute_advantages", {"per_token_kl", "kl"}, count=2, containing="kl"
+    )
+    advantages = take.function("swift/rl_core/advantage.py", "compute_advantages")
+
+    def loss(beta, log_pi, log_ref, log_old, mask, engine=None):
+        batch = StandIn(
+            "grpo_batch",
+            old_per_token_logps=log_pi,
+            ref_per_token_logps=log_ref,
+            completion_mask=mask,
+        )
+        local = {"self": StandIn("self", kl_in_reward=True, beta=1.0), "grpo_batch": batch}
+        _, rewards = advantages(
+            rewards_per_func=torch.zeros(len(mask), 1, dtype=log_pi.dtype),
+            reward_weights=torch.ones(1, dtype=log_pi.dtype),
+            num_generations=1,
+            advantage_estimator="rloo",
+            scale_rewards="none",
+            kl_in_reward=True,
+            beta=beta,
+            kl_values=call(run, local)["kl"],
+        )
+        return -rewards
+
+    return loss
+
+
+def swift_reward_default(take: Taker) -> Default:
+    """Return that the penalty of ms-swift is in the reward when another estimator is chosen."""
+    beta = take.source("swift/arguments/rlhf_args.py").assigned(
+        "RLHFArguments._init_grpo", "self.beta"
+    )
+    return Default(beta, beta != 0, False)
+
+
 # --- torchtune --------------------------------------------------------------------------------
 
 
@@ -991,8 +1029,8 @@ ENTRIES = [
         "loss",
         verl_loss("low_var_kl"),
         verl_loss_default("low_var_kl"),
-        "Switch it on and it pulls along the other divergence; a token that is 13.6 times "
-        "likelier under the reference than under the policy is not pulled at all.",
+        "Switch it on and it pulls along the other divergence; a token that is more than 13.6 "
+        "times likelier under the reference than under the policy is not pulled at all.",
         engine=True,
     ),
     Entry(
@@ -1092,6 +1130,19 @@ ENTRIES = [
         "On by default, along the other divergence, each response divided by its length. With a "
         "correction for the engine the penalty is multiplied by the engine's ratio too.",
         engine=True,
+    ),
+    Entry(
+        "ms-swift-reward",
+        "ms-swift",
+        "ms-swift",
+        "RLOO, `kl_in_reward`",
+        "reward of a response",
+        swift_reward,
+        swift_reward_default,
+        "What RLOO and REINFORCE++ choose by themselves: right in the first inner step, divergence "
+        "to go included; frozen afterwards.",
+        how="statements",
+        alone=True,
     ),
     Entry(
         "torchtune-ppo",
