@@ -11,8 +11,8 @@ from typing import Any
 from bookbuild import citation
 from bookbuild.results import longest_chain
 
-COLUMN, ROW = 64, 27  # between the left edges of boxes, and between their tops
-WIDTH, HEIGHT = 40, 19  # of a box
+COLUMN, ROW = 70, 27  # between the left edges of boxes, and between their tops
+WIDTH, HEIGHT = 42, 19  # of a box
 LEFT, TOP = 4, 34
 FORMAL = "formally proved"
 
