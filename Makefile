@@ -102,12 +102,16 @@ labels: $(READY) ## freeze the labels of this version, when it is released: what
 	@PYTHONPATH=. $(BIN)/python -m bookbuild.labels freeze
 
 .PHONY: bench
-bench: $(READY) ## time, memory and accuracy as ratios in one run (SIZES="10000 1000000"; needs 8 GB for 1e8)
+bench: $(READY) ## time, memory and accuracy as ratios in one run (larger arrays: SIZES="10000 100000000")
 	@$(BIN)/python -W ignore benchmarks/bench.py $(if $(SIZES),--sizes $(SIZES))
 
 .PHONY: bench-vocabulary
 bench-vocabulary: $(READY_ARRAYS) ## the same for whole vocabularies, against the one-liner and F.kl_div
 	@$(BIN)/python -W ignore benchmarks/vocabulary.py
+
+.PHONY: libraries
+libraries: $(READY_ARRAYS) ## measure what released training libraries do, into chapters/libraries.json (NEWEST=1: today's releases, compare)
+	@PYTHONPATH=tools $(BIN)/python -m released $(if $(NEWEST),--newest)
 
 .PHONY: lint
 lint: $(READY) ## ruff on code and notebooks, strict types, spelling

@@ -25,8 +25,8 @@ _AS_TEX = {
     "λ": r"$\lambda$",
     "π": r"$\pi$",
     "é": r"{\'e}",
-    "ö": r'{\"o}',
-    "ü": r'{\"u}',
+    "ö": r"{\"o}",
+    "ü": r"{\"u}",
 }
 _SPECIAL = re.compile(r"[&%#_]")
 _NAMES = re.compile(r"\b[A-Z]*[A-Z]{2}[A-Z]*\b")
@@ -60,12 +60,12 @@ def book(root: Path) -> Book:
 
 
 def tex(text: str) -> str:
-    """Return words with formulas as TeX in ASCII, so that every BibTeX can set them.
+    r"""Return words with formulas as TeX in ASCII, so that every BibTeX can set them.
 
     Examples
     --------
-    >>> tex("The family $k_λ$ & KL")
-    'The family $k_\\\\lambda$ \\\\& KL'
+    >>> print(tex("The family $k_λ$ & KL"))
+    The family $k_\lambda$ \& KL
     """
     parts = re.split(r"(\$[^$]*\$)", text)
     for index, part in enumerate(parts):

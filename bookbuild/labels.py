@@ -5,7 +5,7 @@ statements say: from then on a statement that changes needs a line in its histor
 changelog, and the tests hold it to that. Before the first freeze only the labels themselves are
 held fast.
 
-``python -m bookbuild.labels`` says what stands where, ``python -m bookbuild.labels freeze`` freezes.
+``python -m bookbuild.labels`` says what is frozen; with the word ``freeze`` it freezes.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ NEXT = "next"  # the version of a change that no release has yet
 HEAD = """\
 # Every published label: since when, as what, and how it changed. Written by `make labels`, which
 # freezes the statements of a release (CONTRIBUTING.md). By hand one adds to `changes`:
-#   - {version: next, what: statement, words: What the statement says now that it did not say before.}
+#   - {version: next, what: statement, words: What the statement says that it did not say before.}
 """
 Register = dict[str, Any]
 
@@ -80,7 +80,9 @@ def faults(register: Register, book: Mapping[str, Result], changelog: str) -> li
         if result.kind != entry["kind"]:
             found.append(f"{label} was published as a {entry['kind']} and is a {result.kind} now")
         if entry.get("sha256", "") not in ("", digest(result.text)):
-            told = [c for c in entry["changes"] if c["version"] == NEXT and c["what"] == "statement"]
+            told = [
+                c for c in entry["changes"] if c["version"] == NEXT and c["what"] == "statement"
+            ]
             if not any(str(change.get("words", "")).strip() for change in told):
                 found.append(f"{label} says something else now: labels.yml has no line about it")
             if f"`{label}`" not in changelog:
@@ -88,7 +90,9 @@ def faults(register: Register, book: Mapping[str, Result], changelog: str) -> li
     return found
 
 
-def freeze(register: Register, book: Mapping[str, Result], changelog: str, version: str) -> Register:
+def freeze(
+    register: Register, book: Mapping[str, Result], changelog: str, version: str
+) -> Register:
     """Return the register with all labels of the book, as a version publishes them.
 
     Raises

@@ -26,7 +26,7 @@ from typing import IO
 HERE = Path(__file__).resolve()
 # What the site is made of, apart from the environment, for which the lock stands.
 SOURCES = [
-    *("*.md", "*.ipynb", "*.yml", "*.bib", "requirements.lock"),
+    *("*.md", "*.ipynb", "*.yml", "*.bib", "CITATION.cff", "requirements.lock"),
     *(f"{folder}/**/*" for folder in ("_static", "back-matter", "chapters", "bookbuild", "src")),
 ]
 JUPYTER_BOOK = str(HERE.with_name("run_jupyter_book.py"))
@@ -120,11 +120,14 @@ def digest(root: Path) -> str:
 
 def run_sphinx(root: Path, new: Path) -> Path:
     """Let Jupyter Book build the pages in a folder and return where they are."""
-    notebooks = [str(path) for path in root.rglob("*.ipynb") if not hidden(path, root)]
-    if notebooks:
-        run([str(HERE.with_name("notebooks.py")), "--check", *notebooks], root, new)
     print("Building the site.", flush=True)
-    run([*BUILD, str(new)], root, new)
+    try:
+        run([*BUILD, str(new)], root, new)
+    except BuildError:
+        # Sphinx does not say it well when a notebook is none.
+        notebooks = [str(path) for path in root.rglob("*.ipynb") if not hidden(path, root)]
+        run([str(HERE.with_name("notebooks.py")), "--check", *notebooks], root, new)
+        raise
     return new / "_build" / "html"
 
 

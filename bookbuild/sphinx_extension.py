@@ -115,7 +115,7 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
     """Finish the text of a page, collect from it, and give the template what it shows around it."""
     context["book_archive"] = archive.NAME
     context["book_project"] = app.config.html_context.get("project_address", "")
-    context["book_address"] = address = _address()
+    context["book_address"] = _address()
     context["book_contents"] = _contents(app, page, context)
     context["book_metadata"] = []
     if "body" not in context:

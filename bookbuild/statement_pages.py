@@ -1,13 +1,12 @@
 """A page for each result, ``s/LABEL.html``, and what else shows the results: lists, graph, data.
 
-`records` says all that is known of a result from the sources; programs read it as JSON. Statement,
-proof and check are taken from the finished page of the chapter by `collect`, with their links moved.
+`records` says all that is known of a result from the sources; programs read it as JSON. What it
+says, its proof and its check are taken from the finished page of its chapter by `collect`.
 """
 
 import copy
 import html
 import importlib
-import importlib.util
 import posixpath
 import re
 import tomllib
@@ -42,21 +41,22 @@ class Fragment:
 
 @dataclass
 class Fragments:
-    """What the finished pages have: results by label, titles of exercises, addresses of functions."""
+    """What the finished pages have: results and exercises by label, addresses of functions."""
 
     results: dict[str, Fragment] = field(default_factory=dict)
     exercises: dict[str, str] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
 
 
-# --- What is known of each result ------------------------------------------------------------------
+# --- What is known of each result ----------------------------------------------------------------
 
 
 def formal(root: Path) -> dict[str, Any]:
     """Return, by label, what is known of formal proofs: nothing where the project has none."""
-    if importlib.util.find_spec("bookbuild.proofs") is None:
+    folder = root / "proofs"
+    if not folder.is_dir():
         return {}
-    found: dict[str, Any] = importlib.import_module("bookbuild.proofs").statuses(root)
+    found: dict[str, Any] = importlib.import_module("bookbuild.proofs").status(folder)
     return found
 
 
@@ -141,7 +141,7 @@ def _history(register: labels.Register, result: Result, version: str) -> Record:
     return {"since": entry["since"], "changes": changes}
 
 
-# --- What is taken from the page of a chapter ------------------------------------------------------
+# --- What is taken from the page of a chapter ----------------------------------------------------
 
 
 def collect(tree: Any, page: str, known: Mapping[str, Result], into: Fragments) -> None:
@@ -187,7 +187,9 @@ def collect(tree: Any, page: str, known: Mapping[str, Result], into: Fragments) 
 def _title(title: Any, page: str) -> str:
     """Return the words of a caption, without number, brackets and marks, as HTML."""
     shown = copy.deepcopy(title)
-    for mark in shown.xpath("./a[contains(@class, 'headerlink')] | ./span[@class='caption-number']"):
+    for mark in shown.xpath(
+        "./a[contains(@class, 'headerlink')] | ./span[@class='caption-number']"
+    ):
         mark.drop_tree()
     _move_links(shown, page)
     inner = (shown.text or "") + "".join(tostring(child, encoding="unicode") for child in shown)
@@ -222,7 +224,7 @@ def _move_links(element: Any, page: str) -> None:
         inner.set(name, f"../{target if path else f'{page}.html'}{mark}{anchor}")
 
 
-# --- The page of a result --------------------------------------------------------------------------
+# --- The page of a result ------------------------------------------------------------------------
 
 
 def body(record: Record, all_records: Mapping[str, Record], fragments: Fragments) -> str:
@@ -269,7 +271,9 @@ def cite_box(record: Record) -> str:
         f"{html.escape(cite['address'] or record['page'])}</a>",
         "Sentence": _copied(cite["sentence"], "sentence"),
         "BibTeX": _copied(cite["bibtex"], "bibtex"),
-        "LaTeX": _copied(cite["latex"], "latex"),
+        "LaTeX": _copied(cite["latex"], "latex")
+        + f'<p>The whole statement as LaTeX: <a href="../s/{record["label"]}.tex">'
+        f"{record['label']}.tex</a></p>",
     }
     rows = "".join(f"<dt>{name}</dt><dd>{part}</dd>" for name, part in parts.items())
     return f'<dl class="cite-box">{rows}</dl>'
@@ -302,7 +306,9 @@ def _rests_on(record: Record, every: Mapping[str, Record], fragments: Fragments)
 def _used_by(record: Record, every: Mapping[str, Record], fragments: Fragments) -> str:
     parts = []
     if record["used_by"]:
-        parts.append("<p>It is used by the proofs of</p>" + _links(record["used_by"], every, fragments))
+        parts.append(
+            "<p>It is used by the proofs of</p>" + _links(record["used_by"], every, fragments)
+        )
     if record["named_by"]:
         parts.append("<p>It is named by</p>" + _links(record["named_by"], every, fragments))
     return "".join(parts) or "<p>No other proof of the book.</p>"
@@ -342,10 +348,16 @@ def _status_text(record: Record) -> str:
 
 def _formal_text(entry: Mapping[str, Any]) -> str:
     """Return in words what is proved formally."""
-    parts = [f"Formally proved: {html.escape(str(entry.get('covers', 'all of it')))}."]
-    if entry.get("narrower"):
-        parts.append(html.escape(str(entry["narrower"])))
-    return " ".join(parts)
+    words = str(entry["words"]).capitalize()
+    parts = [f"{words}: {html.escape(str(entry['covers']))}."]
+    for name in ("narrower", "missing"):
+        if entry.get(name):
+            parts.append(f"{name.capitalize()}: {html.escape(str(entry[name]))}.")
+    where = ", ".join(
+        f"<code>{html.escape(theorem['name'])}</code> ({theorem['file']}, line {theorem['line']})"
+        for theorem in entry["theorems"]
+    )
+    return " ".join([*parts, f"In Coq: {where}."])
 
 
 def _history_text(record: Record, own: Record, chapter: str) -> str:
@@ -379,7 +391,7 @@ def _list_section(name: str, heading: str, items: list[str]) -> str:
     return _section(name, heading, f"<ul>{listed}</ul>")
 
 
-# --- All results on one page -----------------------------------------------------------------------
+# --- All results on one page ---------------------------------------------------------------------
 
 
 def listed(page: str, every: Mapping[str, Record], fragments: Fragments) -> str:

@@ -125,7 +125,13 @@ def test_a_page_says_what_there_is(collected):
         fragments,
         checks=[report],
         status=[statement_pages.FORMAL, "exact"],
-        formal={"covers": "finite sets", "narrower": "Not for densities."},
+        formal={
+            "words": "formally proved in part",
+            "covers": "part 1",
+            "narrower": "finite sets",
+            "missing": "part 2",
+            "theorems": [{"name": "thm_a", "file": "A.v", "line": 7}],
+        },
         twins=[{"library": "L", "name": "twin_name", "file": "f.lean", "says": "all of it"}],
         exercises=["ex-e"],
         functions=["klapprox.k1", "klapprox.unknown"],
@@ -147,7 +153,10 @@ def test_a_page_says_what_there_is(collected):
     assert "S <1>" in sections["cite"]
     assert "@misc{}" in sections["cite"]
     assert "Checked: formally proved, exact. The check covers: n < 5." in sections["status"]
-    assert "Formally proved: finite sets. Not for densities." in sections["status"]
+    assert (
+        "Formally proved in part: part 1. Narrower: finite sets. Missing: part 2. "
+        "In Coq: thm_a (A.v, line 7)." in sections["status"]
+    )
     assert "twin_name of L (f.lean): all of it" in sections["status"]
     assert sections["exercises"] == "Exercises on itExercise 1.1 Why"
     assert page.xpath("//section[@id='functions']//a/@href") == ["../c/one.html#klapprox.k1"]

@@ -32,7 +32,7 @@ OF_RESULTS = ("s/thm-gibbs.html", "s/def-k2.html", "s/prop-library-losses.html")
 
 
 def pytest_generate_tests(metafunc):
-    """Run every test that takes ``page_path`` once for each page, and for three pages of results."""
+    """Run every test that takes ``page_path`` for each page, and for three pages of results."""
     if "page_path" in metafunc.fixturenames:
         found = all_pages(_site(metafunc.config))
         metafunc.parametrize(

@@ -154,7 +154,7 @@ for (const [start, wait] of [["pointerover", 200], ["focusin", 0]]) {
     const link = event.target.closest?.(REFERENCE);
     if (!link || link === shownFor) return;
     clearTimeout(timer);
-    timer = setTimeout(show, wait, link);
+    timer = setTimeout(show, link.closest(".graph") ? 900 : wait, link); // there one looks at the lines first
   });
 }
 // A first touch shows, a second one follows the link.
