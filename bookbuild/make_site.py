@@ -105,13 +105,16 @@ def digest(root: Path) -> str:
     """Return a digest of the names and contents of all sources."""
     found = {path for pattern in SOURCES for path in root.glob(pattern) if path.is_file()}
     whole = hashlib.sha256(HERE.read_bytes() + os.environ.get("BOOK_URL", "").encode())
-    if offered := os.environ.get("BOOK_DOWNLOADS"):
-        found |= {path for path in Path(offered).iterdir() if path.is_file()}
+    offered = os.environ.get("BOOK_DOWNLOADS")
+    downloads = Path(offered) if offered else None
+    if downloads:
+        found |= {path for path in downloads.iterdir() if path.is_file()}
     for path in sorted(found):
         if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
             whole.update(hashlib.sha256(path.read_bytes()).digest())
-            inside = path.is_relative_to(root)
-            whole.update(os.fsencode(path.relative_to(root) if inside else path.name))
+            whole.update(
+                os.fsencode(path.relative_to(path.parent if path.parent == downloads else root))
+            )
     return whole.hexdigest()
 
 
