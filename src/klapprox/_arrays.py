@@ -17,6 +17,11 @@ def is_torch(value: Any) -> bool:
     return tensor is not None and isinstance(value, tensor)
 
 
+def is_jax(value: Any) -> bool:
+    """Return whether this is a JAX array, in a way that torch.compile follows without a warning."""
+    return not is_torch(value) and is_jax_array(value)
+
+
 def array_namespace(value: Any) -> Any:
     """Return the namespace of an array, in a way that torch.compile follows without a warning."""
     if is_torch(value):
