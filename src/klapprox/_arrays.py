@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 
 def is_torch(value: Any) -> bool:
     """Return whether this is a PyTorch tensor."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    return tensor is not None and isinstance(value, tensor)
+
+
+def is_jax(value: Any) -> bool:
+    """Return whether this is a JAX array, in a way that torch.compile follows without a warning."""
+    return not is_torch(value) and is_jax_array(value)
 
 
 def array_namespace(value: Any) -> Any:
@@ -121,8 +126,8 @@ def anywhere(xp: Any, condition: Any) -> bool:
 
 def seen(xp: Any, number: Callable[[], Any]) -> int:
     """Return an integer that is computed on the device, read back at once; 0 if it is not there."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.compiler.is_compiling():
+    compiler = getattr(sys.modules.get("torch"), "compiler", None)
+    if compiler is not None and compiler.is_compiling():
         return 0  # looking would break the graph
     if is_dask_namespace(xp):
         return 0  # looking would compute the graph

@@ -20,9 +20,8 @@ import math
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_jax_array
 
-from klapprox._arrays import in_wider_dtype, is_torch
+from klapprox._arrays import in_wider_dtype, is_jax, is_torch
 
 __all__ = [
     "alpha_member",
@@ -82,7 +81,7 @@ def expm1_minus(xp: Any, x: Any) -> Any:
         return _torch.expm1_minus(x)
     if _is_at_most_float64(x):
         return _in_blocks(x)
-    return _in_jax()[0](x) if is_jax_array(x) else expm1_minus_formula(xp, x)
+    return _in_jax()[0](x) if is_jax(x) else expm1_minus_formula(xp, x)
 
 
 def expm1_minus_rounded(xp: Any, x: Any) -> Any:
@@ -111,9 +110,7 @@ def expm1_minus_formula(xp: Any, x: Any) -> Any:
     # Far away the near form may overflow, and is not chosen.
     if bits < 64:
         return xp.where(xp.abs(x) <= _REACH, _by_series(x, _SERIES), E - x)
-    if bits > 64 or is_jax_array(
-        x
-    ):  # beyond the coefficients of t; an expm1 with errors of 3 units
+    if bits > 64 or is_jax(x):  # beyond the coefficients of t; an expm1 with errors of 3 units
         return xp.where(xp.abs(x) <= _REACH, _by_series(x, _TAYLOR), E - x)
     h = 0.5 * x
     return xp.where(xp.abs(x) < 1.0, E * (h - _z_t(h * h)), E - x)
@@ -121,7 +118,7 @@ def expm1_minus_formula(xp: Any, x: Any) -> Any:
 
 def forward(xp: Any, x: Any) -> Any:
     """Return ψ(x) = r log r - (r - 1) for x = log r."""
-    return _in_jax()[1](x) if is_jax_array(x) else forward_formula(xp, x)
+    return _in_jax()[1](x) if is_jax(x) else forward_formula(xp, x)
 
 
 def forward_formula(xp: Any, x: Any) -> Any:
