@@ -64,6 +64,10 @@ class MeanGradient:
         return _CHAPTERS.get(self.label, "policy-gradients") if self.label else ""
 
 
+# Wider than for the parts: means of float32 losses lose more to cancellation, and no two fields are
+# this close to being multiples of each other.
+_MULTIPLE = 1e-4
+
 _CHAPTERS = {"ex-libraries-absolute": "libraries"}
 
 
@@ -151,7 +155,7 @@ def _named(
         error=math.nan,
         cosine=float(found @ right / (np.linalg.norm(found) * np.linalg.norm(right) or math.nan)),
         numbers=tuple(found.tolist()),
-        formula=_formula(parts, on_policy, responses and batch == "one"),
+        formula=_formula(parts, tried, responses and batch == "one"),
     )
 
     def known(field: Field, factor: float, error: float) -> MeanGradient:
@@ -175,7 +179,7 @@ def _named(
         if np.max(np.abs(wanted)) > 1e-9:
             factor = float(found @ wanted / (wanted @ wanted))
             error = float(np.max(np.abs(found - factor * wanted))) / size
-            if error < TOLERANCE:
+            if error < _MULTIPLE:
                 return known(field, factor, error)
     return gradient
 
@@ -197,7 +201,7 @@ _WEIGHTS = {"none": "", "token": "w_t ", "prefix": "W_t ", "sequence": "W ", "se
 _BY_LENGTH = ("mean of sequence means", "sum of sequence means", "mean over kept tokens")
 
 
-def _formula(parts: Found, on_policy: bool, one_response: bool) -> str:
+def _formula(parts: Found, tried: list[Tree], one_response: bool) -> str:
     """Write a mean gradient with the parts of the loss, where each token answers for itself."""
     known = (
         parts.credit == "own"
@@ -205,11 +209,11 @@ def _formula(parts: Found, on_policy: bool, one_response: bool) -> str:
         and parts.derivative in _FACTORS
         and parts.gradient_weight in _WEIGHTS
         and parts.normalisation not in ("none", "other")
-        and not parts.weight_outside
+        and all(_inside(parts, tree) for tree in tried)
     )
     if not known:
         return ""
-    law = "E_π" if on_policy else "E_old"
+    law = "E_π" if tried[0].on_policy else "E_old"
     length = "(1/τ) " if one_response and parts.normalisation in _BY_LENGTH else ""
     weight = _WEIGHTS[parts.gradient_weight]
     return f"{law}[{length}Σ_t {weight}{_FACTORS[parts.derivative]}s_t]"

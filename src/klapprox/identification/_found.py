@@ -15,7 +15,8 @@ class Edge:
     Attributes
     ----------
     value_from, value_is : float, optional
-        The log-ratio from which on the value is constant, and that constant.
+        The log-ratio from which on the value leaves its formula, and the constant that it then is,
+        if it is one.
     gradient_zero_from : float, optional
         From which on the derivative is exactly zero.
     gradient_lost_from : float, optional
