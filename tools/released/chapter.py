@@ -4,6 +4,7 @@ A table's cell is found by its heading line; everything in it is written anew. T
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -250,8 +251,18 @@ def _where(rows: list[Row]) -> str:
     return ", ".join(f"{name} {line}" for name, line in places.items())
 
 
+CHANGES = {
+    "default.option: False before, True now": "it is the default now",
+    "default.option: True before, False now": "it is the default no longer",
+    "masked.far apart: not finite before, unchanged now": (
+        "masked tokens whose log-probabilities lie far apart no longer spoil it"
+    ),
+}
+
+
 def history(data: Row) -> str:
     """Return what is different today from older releases."""
+    today = {row["key"]: row for row in data["rows"]}
     heading = ["older release", "date", "what was run", "different today"]
     return _table(
         heading,
@@ -259,14 +270,23 @@ def history(data: Row) -> str:
         lambda entry: [
             f"`{entry['package']}` {entry['version']}",
             entry["date"],
-            f"`{entry['key']}`",
-            _changes(entry["changes"]),
+            today[entry["key"]]["option"],
+            "; ".join(_changes(entry["changes"])) or "nothing",
         ],
     )
 
 
-def _changes(changes: list[str]) -> str:
-    return "; ".join(f"`{change}`" for change in changes) or "nothing"
+def _changes(changes: list[str]) -> list[str]:
+    words = []
+    for change in changes:
+        name, _, what = change.partition(": ")
+        limit = re.fullmatch(r"limits\.(above|below)\.not_finite_from", name)
+        if limit and what.endswith("before, None now"):
+            size = _number(float(what.split(" ", 1)[0]))
+            words.append(f"not finite {limit[1]} {size} before, finite now")
+        elif not name.startswith("token."):  # single numbers, which the parts above explain
+            words.append(CHANGES.get(change, f"`{change}`"))
+    return words
 
 
 def tables(data: Row) -> dict[str, str]:

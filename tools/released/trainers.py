@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from .extract import Source, yaml_setting
+from .extract import ExtractionError, Source, yaml_setting
 from .stand_ins import Inputs, Sink, StandIn, call
 from .wheels import Release
 
@@ -54,6 +54,12 @@ class Taker:
             return yaml_setting(file, self.release.text(file), name)
         return self.source(file).setting(name)
 
+    def expect(self, file: str, name: str, value: Any) -> None:
+        """Make sure that a default is what the loss is called with."""
+        found = self.default(file, name)
+        if found != value:
+            raise ExtractionError(f"{file}: {name} is {found!r}; the loss is called with {value!r}")
+
     def where(self) -> list[dict[str, Any]]:
         """Return what was taken and from where: file, function or setting, line."""
         return [entry for source in self.sources.values() for entry in source.used] + self.read
@@ -85,11 +91,6 @@ class Entry:
     framework: str = "torch"
     reference: bool = True  # False: measured without a reference model
     alone: bool = False  # the function computes β times the term and nothing else
-
-    @property
-    def detached(self) -> bool:
-        """Whether the term is a number when the gradient is taken."""
-        return self.place != "loss"
 
 
 def same(value: Any, *_: Any, **__: Any) -> Any:
@@ -181,7 +182,7 @@ def trl_grpo_default(corrected: bool, level: str = "token") -> Callable[[Taker],
             take.default(config, "GRPOConfig.importance_sampling_level"),
         )
         # The loss is called with this normalisation.
-        assert take.default(config, "GRPOConfig.loss_type") == "dapo"
+        take.expect(config, "GRPOConfig.loss_type", "dapo")
         return Default(beta, beta != 0, chosen == (corrected, level))
 
     return read
@@ -321,7 +322,7 @@ def verl_loss_default(kind: str) -> Callable[[Taker], Default]:
 
     def read(take: Taker) -> Default:
         config = "verl/workers/config/actor.py"
-        assert take.default(config, "ActorConfig.loss_agg_mode") == "token-mean"
+        take.expect(config, "ActorConfig.loss_agg_mode", "token-mean")
         chosen = take.default(config, "ActorConfig.kl_loss_type")
         coefficient = take.default(config, "ActorConfig.kl_loss_coef")
         return Default(coefficient, take.default(config, "ActorConfig.use_kl_loss"), chosen == kind)
@@ -816,7 +817,7 @@ def tunix_grpo_default(mode: str) -> Callable[[Taker], Default]:
 
     def read(take: Taker) -> Default:
         file = "tunix/rl/grpo/grpo_learner.py"
-        assert take.default(file, "GRPOConfig.loss_agg_mode") == "sequence-mean-token-mean"
+        take.expect(file, "GRPOConfig.loss_agg_mode", "sequence-mean-token-mean")
         beta = take.default(file, "GRPOConfig.beta")
         return Default(beta, beta != 0, take.default(file, "GRPOConfig.kl_loss_mode") == mode)
 
