@@ -1,7 +1,7 @@
 """The snippets of the chapter on four laws, run as they stand there.
 
-The batch of `test_snippets` holds every response as often as its sampler writes it in 64 tries; here
-that sampler is the inference engine, so a mean over the batch is an exact mean under its law.
+The batch of `test_snippets` holds every response as often as its sampler writes it in 64 tries.
+Here that sampler is the inference engine, so a mean over the batch is an exact one under its law.
 """
 
 import ast
