@@ -309,9 +309,11 @@ def _write_what_was_collected(app: Any, failure: Any) -> None:
         if path.name not in KEPT:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     archive.write(Path(app.srcdir), site / archive.NAME)
-    for name, data in statement_pages.entries(app.book_records):
-        text = json.dumps(data, ensure_ascii=False, indent=1)
-        (site / name).write_text(text + "\n", encoding="utf-8")
+    if app.book_records:
+        book = citation.book(Path(app.srcdir))
+        for name, data in statement_pages.entries(app.book_records, book):
+            text = json.dumps(data, ensure_ascii=False, indent=1)
+            (site / name).write_text(text + "\n", encoding="utf-8")
     if address := _address():
         results_pages = [f"s/{label}" for label in app.book_records]
         every = sorted([*app.env.found_docs, *results_pages])

@@ -5,6 +5,7 @@ says, its proof and its check are taken from the finished page of its chapter by
 """
 
 import copy
+import dataclasses
 import html
 import importlib
 import posixpath
@@ -446,9 +447,9 @@ def _choice(name: str, every: str, choices: Mapping[str, str]) -> str:
     )
 
 
-def entries(every: Mapping[str, Record]) -> Iterator[tuple[str, Record]]:
+def entries(every: Mapping[str, Record], book: citation.Book) -> Iterator[tuple[str, Record]]:
     """Yield the name of each file of data and what stands in it."""
     for label, record in every.items():
         yield f"s/{label}.json", record
     short = [{k: v for k, v in r.items() if k not in ("proof", "checks")} for r in every.values()]
-    yield "results.json", {"results": short}
+    yield "results.json", {"book": dataclasses.asdict(book), "results": short}

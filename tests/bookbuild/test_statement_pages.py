@@ -5,7 +5,7 @@ import re
 import pytest
 from lxml import etree
 
-from bookbuild import graph, pages, statement_pages
+from bookbuild import citation, graph, pages, rules, statement_pages
 from bookbuild.results import Result
 
 PAGE = """<section id="c"><h1>C</h1>
@@ -193,6 +193,33 @@ def test_the_list_shows_statements_and_what_the_filter_asks_for(collected):
     assert form.xpath(".//form/@hidden"), "without a script there is no filter"
     options = form.xpath(".//option/text()")
     assert {"One & all", "theorem", "exact", "50-digit bound"} <= set(options)
+
+
+def test_programs_read_the_same():
+    every = {label: record(known, checks=["report"]) for label, known in KNOWN.items()}
+    book = citation.Book("B", ("A",), "1.0", "2026")
+    found = dict(statement_pages.entries(every, book))
+    assert list(found) == ["s/lem-b.json", "s/thm-a.json", "results.json"]
+    assert found["s/thm-a.json"] == every["thm-a"]
+    assert found["results.json"]["book"]["version"] == "1.0"
+    short = found["results.json"]["results"]
+    assert [one["label"] for one in short] == list(every)
+    assert "proof" not in short[0], "what is long stands in the file of the result"
+
+
+def test_what_the_sources_say_of_a_result_of_the_book():
+    every = statement_pages.records(rules.ROOT, "https://x.example/")
+    gibbs = every["thm-gibbs"]
+    assert "lem-log-ratio-tail" in gibbs["uses"]
+    assert "thm-gibbs" in every["lem-log-ratio-tail"]["used_by"]
+    assert gibbs["exercises"] == ["ex-definition-conditioning"]
+    assert {twin["library"] for twin in gibbs["twins"]} == {"Mathlib", "infotheo"}
+    assert gibbs["cite"]["address"] == "https://x.example/s/thm-gibbs.html"
+    assert "url          = {https://x.example/s/thm-gibbs.html}" in gibbs["cite"]["bibtex"]
+    assert gibbs["history"]["since"] == "0.1.0"
+    assert "klapprox.estimators.k3" in every["def-k3"]["functions"]
+    twins = statement_pages.tomllib.loads(statement_pages._TWINS.read_text(encoding="utf-8"))
+    assert set(twins) <= set(every)
 
 
 def test_the_graph_has_a_box_for_each_result_and_a_line_for_each_use():

@@ -289,8 +289,12 @@ def check_search(page, words):
 
 
 def unfold(page):
-    """Open what the reader may open: folded code and dropdown boxes."""
+    """Open what the reader may open: folded code and dropdown boxes; formulas have their font.
+
+    A page whose formulas are all out of view has not asked for it yet.
+    """
     page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    page.evaluate("document.fonts.load('16px \"STIX Two Math\"').then(() => null)")
 
 
 # --- Checks of the files -------------------------------------------------------------------------
