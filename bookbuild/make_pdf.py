@@ -76,8 +76,13 @@ def make(root: Path, build: Path) -> Path:
         make_site.run([*BUILD, "--path-output", str(new)], root, new)
         folder = new / "_build" / "latex"
         print("Setting it.", flush=True)
-        typeset(folder, NAME)
-        made = build / "pdf"
+        failed, made = build / "pdf-failed", build / "pdf"
+        shutil.rmtree(failed, ignore_errors=True)
+        try:
+            typeset(folder, NAME)
+        except BuildError as error:
+            folder.rename(failed)
+            raise BuildError(f"{error} The LaTeX is in {failed}.") from error
         shutil.rmtree(made, ignore_errors=True)
         folder.rename(made)
     finally:

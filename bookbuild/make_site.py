@@ -115,9 +115,8 @@ def digest(root: Path) -> str:
     for path in sorted(found):
         if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
             whole.update(hashlib.sha256(path.read_bytes()).digest())
-            whole.update(
-                os.fsencode(path.relative_to(path.parent if path.parent == downloads else root))
-            )
+            inside = path.parent if path.parent == downloads else root
+            whole.update(os.fsencode(path.relative_to(inside)))
     return whole.hexdigest()
 
 

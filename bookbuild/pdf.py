@@ -30,6 +30,7 @@ RESULTS, BIBLIOGRAPHY = "back-matter/results", "back-matter/bibliography"
 LEFT_OUT = ("back-matter/reference", "back-matter/graph")
 WIDEST = 94  # characters of a listing in the usual size, which is 9 pt
 LINE, GAP = 86, 4  # characters of a line, and what the space between two columns is worth
+BREAKS = 26  # characters of a formula in a cell; longer ones can be broken at a relation
 SMALLEST = 7  # pt; longer lines are broken
 WIDE_DISPLAY = 62  # characters of a displayed formula that may not fit a line
 LISTINGS = r"""\chapter{Listings}\label{book:listings}
@@ -367,28 +368,45 @@ def _dissolve_cards(book: Any) -> None:
 
 def _tables(book: Any) -> None:
     """Give columns of wide tables widths after their contents; such tables may break."""
-    for table in book.findall(nodes.table):
+    for table in list(book.findall(nodes.table)):
         for paragraph in list(table.findall(nodes.paragraph)):
             if not paragraph.children:
                 paragraph.parent.remove(paragraph)
         columns = list(table.findall(nodes.colspec))
         longest, total = [0] * len(columns), [0] * len(columns)
+        least = [0.0] * len(columns)
         for row in table.findall(nodes.row):
             for number, entry in enumerate(row.children):
                 length = len(tex.plain(entry))
                 longest[number] = max(longest[number], length)
                 total[number] += length
+                least[number] = max(least[number], _unbreakable(entry) + GAP)
         if sum(longest) > WIDEST - 14:
-            for column, width in zip(columns, _widths(longest, total), strict=True):
+            for column, width in zip(columns, _widths(longest, total, least), strict=True):
                 column["colwidth"] = width
             table["classes"] += ["colwidths-given", "longtable"]
+            if sum(least) > LINE:
+                tex.swap(table, [raw(r"\begingroup\footnotesize"), table, raw(r"\endgroup")])
 
 
-def _widths(longest: list[int], total: list[int]) -> list[int]:
+def _unbreakable(entry: Any) -> float:
+    """Return how many characters of a cell stay on one line: a word, a name in code, a formula."""
+    lengths = [0.0]
+    for text in entry.findall(nodes.Text):
+        if isinstance(text.parent, nodes.math):
+            lengths.append(1.2 * min(len(tex.plain(text.parent)), BREAKS))
+        else:
+            wide = 1.2 if isinstance(text.parent, nodes.literal) else 1.0
+            lengths += [wide * len(word) for word in re.split(r"[\s_/-]", text)]
+    return max(lengths)
+
+
+def _widths(longest: list[int], total: list[int], least: list[float]) -> list[int]:
     """Return the widths of columns in hundredths of the line.
 
     A column gets what its longest cell needs, if that is little, and else its share of the rest by
-    the root of all its text: so the tallest rows become as low as they can.
+    the root of all its text: so the tallest rows become as low as they can. What others have to
+    spare goes to a column that is narrower than its longest word.
     """
     fair = LINE // len(longest)
     needed = [length + GAP for length in longest]
@@ -398,6 +416,14 @@ def _widths(longest: list[int], total: list[int]) -> list[int]:
     widths = [
         need if fits else left * weight / sum(weights)
         for need, fits, weight in zip(needed, narrow, weights, strict=True)
+    ]
+    widths = [width * LINE / sum(widths) for width in widths]
+    spare = [max(0.0, width - need) for width, need in zip(widths, least, strict=True)]
+    lack = sum(max(0.0, need - width) for width, need in zip(widths, least, strict=True))
+    taken = min(1.0, lack / sum(spare)) if lack and any(spare) else 0.0
+    widths = [
+        max(width, need) - taken * extra
+        for width, need, extra in zip(widths, least, spare, strict=True)
     ]
     return [max(1, round(100 * width / sum(widths))) for width in widths]
 

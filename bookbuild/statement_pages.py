@@ -240,7 +240,7 @@ def body(record: Record, all_records: Mapping[str, Record], fragments: Fragments
             f"<h1>{record['name']}{_colon(fragment.title)}</h1>",
             f'<p class="place">Label <code>{label}</code> · version {record["version"]} · '
             f'<a href="../{record["place"]}">at its place in the chapter</a> · '
-            f'<a href="{label}.json">JSON</a></p>',
+            f'<a href="{label}.json">JSON</a> · <a href="{label}.tex">LaTeX</a></p>',
             statement,
             fragment.proof,
             checks,

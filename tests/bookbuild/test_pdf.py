@@ -229,11 +229,26 @@ def test_title_page_and_metadata(source):
 
 
 def test_columns_get_what_they_need():
-    narrow_wide = pdf._widths([5, 300], [20, 2000])
-    assert narrow_wide[0] < 15 < 85 < narrow_wide[1] + 1
-    alike = pdf._widths([100, 100], [900, 900])
-    assert alike == [50, 50]
-    assert sum(pdf._widths([4, 90, 200], [30, 400, 4000])) in (99, 100, 101)
+    short, long = pdf._widths([5, 300], [20, 2000], [9, 12])
+    assert short < 15
+    assert short + long in (99, 100, 101)
+    assert pdf._widths([100, 100], [900, 900], [10, 10]) == [50, 50]
+    # A column of little text with one long name gets what the name needs from the others.
+    before, after = (pdf._widths([40, 400], [60, 9000], [least, 12])[0] for least in (5, 40))
+    assert before < 20
+    assert after >= 100 * 40 // pdf.LINE
+
+
+def test_a_name_and_a_formula_in_a_cell_stay_on_a_line():
+    def cell(*parts):
+        return nodes.entry("", nodes.paragraph("", "", *parts))
+
+    words = cell(nodes.Text("one two three-four"), nodes.literal("", "a_b"))
+    assert pdf._unbreakable(words) == 5
+    assert pdf._unbreakable(cell(nodes.literal("", "importance_sampling"))) == 1.2 * 10
+    assert pdf._unbreakable(cell(nodes.math("", "x+y"))) == pytest.approx(1.2 * 3)
+    assert pdf._unbreakable(cell(nodes.math("", "x=" * 50 + "x"))) == 1.2 * pdf.BREAKS
+    assert pdf._unbreakable(nodes.entry("")) == 0
 
 
 @pytest.mark.parametrize(
@@ -287,7 +302,7 @@ def test_missing_programs_are_found(monkeypatch):
     assert make_pdf.missing_parts(lambda name: name) == [*make_pdf.STYLES, make_pdf.FONT]
 
 
-def test_a_pdf_that_fails_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):
+def test_a_pdf_that_fails_leaves_the_old_one_and_its_own_latex(tmp_path, monkeypatch):
     build = tmp_path / "_build"
     (build / "pdf").mkdir(parents=True)
 
@@ -299,9 +314,10 @@ def test_a_pdf_that_fails_leaves_the_old_one_and_nothing_else(tmp_path, monkeypa
 
     monkeypatch.setattr(make_site, "run", run)
     monkeypatch.setattr(make_pdf, "typeset", typeset)
-    with pytest.raises(make_site.BuildError):
-        make_pdf.make(tmp_path, build)
-    assert [path.name for path in build.iterdir()] == ["pdf"]
+    for _ in range(2):
+        with pytest.raises(make_site.BuildError, match=r"The LaTeX is in .*pdf-failed"):
+            make_pdf.make(tmp_path, build)
+        assert {path.name for path in build.iterdir()} == {"pdf", "pdf-failed"}
 
 
 def test_every_sign_of_the_book_outside_formulas_is_known_to_tex():
