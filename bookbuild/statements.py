@@ -36,6 +36,7 @@ class Statement:
     label: str
     title: str
     cell: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,13 @@ def statements(path: Path) -> list[Statement]:
             for match in _DIRECTIVE.finditer(cell["source"]):
                 label = _LABEL.search(match["body"])
                 found.append(
-                    Statement(match["kind"], label[1] if label else "", match["title"], number)
+                    Statement(
+                        match["kind"],
+                        label[1] if label else "",
+                        match["title"],
+                        number,
+                        _LABEL.sub("", match["body"]).strip(),
+                    )
                 )
     return found
 
