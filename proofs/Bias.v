@@ -31,6 +31,15 @@ Qed.
 Theorem prop_k3_minus_k2_identity : forall r, 0 < r -> k3 r - k2 r = g (ln r).
 Proof. intros r H. unfold k3, k2, g. rewrite exp_ln by trivial. ring. Qed.
 
+Theorem prop_k3_minus_k2_sign : forall r, 0 < r -> (k2 r < k3 r <-> 0 < ln r) /\ (k3 r < k2 r <-> ln r < 0).
+Proof.
+  intros r H. assert (D := prop_k3_minus_k2_identity r H). destruct prop_mean_of_k2_sign_of_g as [P N].
+  destruct (Rtotal_order (ln r) 0) as [L|[L|L]].
+  - specialize (N _ L). lra.
+  - rewrite L, g_0 in D. lra.
+  - specialize (P _ L). lra.
+Qed.
+
 Lemma half : 0 < 1 / 2 < 1. Proof. lra. Qed.
 Lemma tenth : 0 < 1 / 10 < 1. Proof. lra. Qed.
 

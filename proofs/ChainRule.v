@@ -87,6 +87,15 @@ Proof.
   now apply in_prod_iff in H.
 Qed.
 
+Lemma length_sequences T h : h ∈ sequences T -> length h = T.
+Proof.
+  revert h; induction T as [|T IH]; intros h H.
+  - now destruct H as [<-|[]].
+  - destruct h as [|y h].
+    + simpl in H. apply in_map_iff in H as (? & E & _). discriminate.
+    + apply in_sequences in H as [H _]. simpl. now rewrite IH.
+Qed.
+
 Lemma prob_nonneg q T s : s ∈ sequences T -> 0 <= prob q s.
 Proof.
   revert s; induction T as [|T IH]; intros s H.
@@ -127,6 +136,19 @@ Proof.
     apply Rmult_integral in S. lra.
   - intros h Hh Hq y Hy Hp. assert (S : prob q h * q h y = 0) by (apply Z; trivial; rewrite Hp; ring).
     apply Rmult_integral in S. lra.
+Qed.
+
+(** If every next-token law is covered, so is the law of sequences. *)
+Lemma covered_every_step q p T : (forall h, 0 < prob q h -> h ∈ sequences (length h) -> q h ≪ p h) ->
+  trajectory q T ≪ trajectory p T.
+Proof.
+  intros H. induction T as [|T IH]; intros s Hs Z.
+  - destruct Hs as [<-|[]]. simpl in Z. lra.
+  - destruct s as [|y h]; [simpl in *; lra|]. assert (L := in_sequences T y h Hs). destruct L as [Hh Hy].
+    simpl in *. apply Rmult_integral in Z as [Z|Z].
+    + assert (Z' : prob q h = 0) by (now apply IH). rewrite Z'. ring.
+    + destruct (prob_nonneg q T h Hh) as [P|P]; [|rewrite <- P; ring].
+      rewrite (H h P); trivial; [ring|]. now rewrite (length_sequences T).
 Qed.
 
 (** The log-ratio of a sequence is the sum of the log-ratios of its tokens. *)

@@ -191,6 +191,12 @@ Qed.
 
 (** *** In the reward *)
 
+Lemma mean_k3 s : E[x ∼ π s] k3 (ref x / π s x) = KL (π s) ref.
+Proof.
+  rewrite (E_ext _ _ (fun x => k 1 (ref x / π s x))) by (intros; apply k3_k).
+  apply prop_mean_of_k3_unbiased; apply full_covered; auto.
+Qed.
+
 Theorem thm_on_policy_gradients_reward_k1 :
   is_derive (fun s : R => KL (π s) ref) t (E[x ∼ π t] (k1 (ref x / π t x) * score x)).
 Proof. apply gradient_KL. Qed.
@@ -211,29 +217,226 @@ Proof.
   - apply derive_minus; [|apply thm_on_policy_gradients_loss_k3].
     apply (is_derive_ext (fun s => E[x ∼ π s] k3 (ref x / π s x))).
     2:apply (gradient_of_mean k3 _ is_derive_k3).
-    intros s. rewrite (E_ext _ _ (fun x => k 1 (ref x / π s x))) by (intros; apply k3_k).
-    apply prop_mean_of_k3_unbiased; apply full_covered; auto.
+    apply mean_k3.
   - cbv beta; ring.
 Qed.
-(** *** Off-policy, x ~ old, with the weight w = π/old in the loss: the gradient of the mean *)
+(** *** The sum of both columns is the gradient of the mean of the estimator; for k₁ and k₃ that is ∇K. *)
 
-Theorem thm_off_policy_gradients_weighted_loss_k3 :
+Theorem thm_on_policy_gradients_sum :
+  is_derive (fun s : R => KL (π s) ref) t
+    (E[x ∼ π t] (k1 (ref x / π t x) * score x) + E[x ∼ π t] Derive (fun s : R => k1 (ref x / π s x)) t) /\
+  is_derive (fun s : R => E[x ∼ π s] k2 (ref x / π s x)) t
+    (E[x ∼ π t] (k2 (ref x / π t x) * score x) + E[x ∼ π t] Derive (fun s : R => k2 (ref x / π s x)) t) /\
+  is_derive (fun s : R => KL (π s) ref) t
+    (E[x ∼ π t] (k3 (ref x / π t x) * score x) + E[x ∼ π t] Derive (fun s : R => k3 (ref x / π s x)) t).
+Proof.
+  split; [exact (gradient_of_mean k1 _ is_derive_k1)|split; [exact (gradient_of_mean k2 _ is_derive_k2)|]].
+  apply (is_derive_ext (fun s => E[x ∼ π s] k3 (ref x / π s x))); [apply mean_k3|].
+  exact (gradient_of_mean k3 _ is_derive_k3).
+Qed.
+
+(** *** The coefficients of the score, sample by sample. The entries for rewards are what they are by definition, but for
+   the frozen k₁. *)
+
+Let r x := ref x / π t x.
+Let w x := π t x / old x.
+
+Lemma w_pos x : x ∈ X -> 0 < w x.
+Proof. intros Hx. apply Rdiv_lt_0_compat; [now apply π_full|now apply old_full]. Qed.
+Lemma r_pos x : x ∈ X -> 0 < r x.
+Proof. intros Hx. apply Rdiv_lt_0_compat; [now apply ref_full|now apply π_full]. Qed.
+
+Lemma is_derive_weighted (φ φ' : R -> R) x : x ∈ X -> (forall r, 0 < r -> is_derive φ r (φ' r)) ->
+  is_derive (fun s : R => π s x / old x * φ (ref x / π s x)) t (w x * (φ (r x) - r x * φ' (r x)) * score x).
+Proof.
+  intros Hx D. eapply is_derive_eq.
+  - apply (derive_mult (fun s => π s x / old x) (fun s => φ (ref x / π s x))).
+    + destruct lem_score as (_ & _ & Dw & _). now apply Dw.
+    + now apply (is_derive_at_sample φ φ').
+  - unfold w, r. cbv beta; ring.
+Qed.
+
+Theorem thm_gradient_coefficients_loss x : x ∈ X ->
+  is_derive (fun s : R => k1 (ref x / π s x)) t (1 * score x) /\
+  is_derive (fun s : R => k2 (ref x / π s x)) t (k1 (r x) * score x) /\
+  is_derive (fun s : R => k3 (ref x / π s x)) t ((1 - r x) * score x).
+Proof.
+  intros Hx. assert (P := r_pos x Hx). split; [|split]; eapply is_derive_eq.
+  - apply (is_derive_at_sample k1 _ x Hx is_derive_k1).
+  - fold (r x). cbv beta; field; lra.
+  - apply (is_derive_at_sample k2 _ x Hx is_derive_k2).
+  - fold (r x). unfold k1. cbv beta; field; lra.
+  - apply (is_derive_at_sample k3 _ x Hx is_derive_k3).
+  - fold (r x). cbv beta; field; lra.
+Qed.
+
+Theorem thm_gradient_coefficients_weighted_loss x : x ∈ X ->
+  is_derive (fun s : R => π s x / old x * k1 (ref x / π s x)) t (w x * (k1 (r x) + 1) * score x) /\
+  is_derive (fun s : R => π s x / old x * k2 (ref x / π s x)) t (w x * (k2 (r x) + k1 (r x)) * score x) /\
+  is_derive (fun s : R => π s x / old x * k3 (ref x / π s x)) t (w x * k1 (r x) * score x).
+Proof.
+  intros Hx. assert (P := r_pos x Hx). split; [|split]; eapply is_derive_eq.
+  - apply (is_derive_weighted k1 _ x Hx is_derive_k1).
+  - cbv beta; field; lra.
+  - apply (is_derive_weighted k2 _ x Hx is_derive_k2).
+  - unfold k1. cbv beta; field; lra.
+  - apply (is_derive_weighted k3 _ x Hx is_derive_k3).
+  - unfold k3, k1. cbv beta; field; lra.
+Qed.
+
+Theorem thm_gradient_coefficients_detached_weight x : x ∈ X ->
+  is_derive (fun s : R => w x * k1 (ref x / π s x)) t (w x * score x) /\
+  is_derive (fun s : R => w x * k2 (ref x / π s x)) t (w x * k1 (r x) * score x) /\
+  is_derive (fun s : R => w x * k3 (ref x / π s x)) t (w x * (1 - r x) * score x).
+Proof.
+  intros Hx. destruct (thm_gradient_coefficients_loss x Hx) as (D1 & D2 & D3).
+  split; [|split]; eapply is_derive_eq.
+  - apply derive_scal, D1.
+  - ring.
+  - apply derive_scal, D2.
+  - ring.
+  - apply derive_scal, D3.
+  - ring.
+Qed.
+
+(** In the frozen reward k₁ is k₁ - ln w. *)
+Theorem thm_gradient_coefficients_frozen x : x ∈ X -> k1 (r x * w x) = k1 (r x) - ln (w x).
+Proof. intros Hx. unfold k1. rewrite ln_mult; [ring|now apply r_pos|now apply w_pos]. Qed.
+
+Lemma r_w x : x ∈ X -> r x * w x = ref x / old x.
+Proof.
+  intros Hx. unfold r, w. assert (P := π_full t x Hx). assert (O := old_full x Hx). field; lra.
+Qed.
+
+Theorem cor_weighted_k3 x : x ∈ X ->
+  is_derive (fun s : R => π s x / old x * k3 (ref x / π s x)) t (w x * k1 (r x) * score x) /\
+  w x * Derive (fun s : R => k2 (ref x / π s x)) t = w x * k1 (r x) * score x.
+Proof.
+  intros Hx. split; [now apply thm_gradient_coefficients_weighted_loss|].
+  destruct (thm_gradient_coefficients_loss x Hx) as (_ & D2 & _). apply is_derive_unique in D2. rewrite D2. ring.
+Qed.
+
+(** *** Off-policy, x ~ old *)
+
+Lemma reweight g : E[x ∼ old] (w x * g x) = E[x ∼ π t] g x.
+Proof. apply change_of_measure, full_covered, old_full. Qed.
+
+Lemma weighted_loss_gradient (φ φ' : R -> R) : (forall r, 0 < r -> is_derive φ r (φ' r)) ->
+  is_derive (fun s : R => E[x ∼ π s] φ (ref x / π s x)) t
+    (E[x ∼ old] Derive (fun s : R => π s x / old x * φ (ref x / π s x)) t).
+Proof.
+  intros D. eapply is_derive_eq; [apply (gradient_of_mean φ φ' D)|].
+  rewrite (loss_gradient φ φ' D), <- E_plus.
+  rewrite <- (reweight (fun x => φ (ref x / π t x) * score x + - (ref x / π t x) * φ' (ref x / π t x) * score x)).
+  apply E_ext; intros x Hx _.
+  assert (U := is_derive_weighted φ φ' x Hx D). apply is_derive_unique in U. rewrite U. unfold r. ring.
+Qed.
+
+Theorem thm_off_policy_gradients_weighted_loss :
+  is_derive (fun s : R => KL (π s) ref) t
+    (E[x ∼ old] Derive (fun s : R => π s x / old x * k1 (ref x / π s x)) t) /\
+  is_derive (fun s : R => E[x ∼ π s] k2 (ref x / π s x)) t
+    (E[x ∼ old] Derive (fun s : R => π s x / old x * k2 (ref x / π s x)) t) /\
   is_derive (fun s : R => KL (π s) ref) t
     (E[x ∼ old] Derive (fun s : R => π s x / old x * k3 (ref x / π s x)) t).
 Proof.
-  apply (is_derive_ext (fun s => E[x ∼ π s] k3 (ref x / π s x))).
-  { intros s. rewrite (E_ext _ _ (fun x => k 1 (ref x / π s x))) by (intros; apply k3_k).
-    apply prop_mean_of_k3_unbiased; apply full_covered; auto. }
-  eapply is_derive_eq; [apply (gradient_of_mean k3 _ is_derive_k3)|].
-  rewrite (loss_gradient k3 _ is_derive_k3), <- E_plus. apply sum_ext; intros x Hx.
-  assert (O := old_full x Hx). assert (P := π_full t x Hx). assert (Q := ref_full x Hx).
-  replace (Derive (fun s : R => π s x / old x * k3 (ref x / π s x)) t)
-    with (π t x / old x * score x * k3 (ref x / π t x)
-      + π t x / old x * (- (ref x / π t x) * (1 - / (ref x / π t x)) * score x)); [field; lra|].
-  symmetry. apply is_derive_unique.
-  apply (derive_mult (fun s => π s x / old x) (fun s => k3 (ref x / π s x))).
-  - now apply lem_score.
-  - now apply (is_derive_at_sample k3 _ x Hx is_derive_k3).
+  split; [exact (weighted_loss_gradient k1 _ is_derive_k1)|].
+  split; [exact (weighted_loss_gradient k2 _ is_derive_k2)|].
+  apply (is_derive_ext (fun s => E[x ∼ π s] k3 (ref x / π s x))); [apply mean_k3|].
+  exact (weighted_loss_gradient k3 _ is_derive_k3).
+Qed.
+
+Theorem thm_off_policy_gradients_detached_weight :
+  E[x ∼ old] (w x * Derive (fun s : R => k1 (ref x / π s x)) t) = 0 /\
+  is_derive (fun s : R => KL (π s) ref) t (E[x ∼ old] (w x * Derive (fun s : R => k2 (ref x / π s x)) t)) /\
+  is_derive (fun s : R => KL ref (π s)) t (E[x ∼ old] (w x * Derive (fun s : R => k3 (ref x / π s x)) t)).
+Proof.
+  rewrite !(reweight (fun x => Derive _ t)). split; [apply thm_on_policy_gradients_loss_k1|].
+  split; [apply thm_on_policy_gradients_loss_k2|apply thm_on_policy_gradients_loss_k3].
+Qed.
+
+Lemma reweight_score g : E[x ∼ old] (w x * g x * score x) = E[x ∼ π t] (g x * score x).
+Proof. rewrite <- reweight. apply E_ext; intros; ring. Qed.
+
+Theorem thm_off_policy_gradients_weighted_reward :
+  is_derive (fun s : R => KL (π s) ref) t (E[x ∼ old] (w x * k1 (r x) * score x)) /\
+  is_derive (fun s : R => E[x ∼ π s] k2 (ref x / π s x) - KL (π s) ref) t (E[x ∼ old] (w x * k2 (r x) * score x)) /\
+  is_derive (fun s : R => KL (π s) ref - KL ref (π s)) t (E[x ∼ old] (w x * k3 (r x) * score x)).
+Proof.
+  rewrite !reweight_score. split; [apply thm_on_policy_gradients_reward_k1|].
+  split; [apply thm_on_policy_gradients_reward_k2|apply thm_on_policy_gradients_reward_k3].
+Qed.
+
+(** The penalty ln (old/ref), which is k₁ when the sample is drawn. *)
+Let c x := ln (old x / ref x).
+
+Lemma frozen_mean s : E[x ∼ π s] c x + KL (π s) old = KL (π s) ref.
+Proof.
+  unfold KL. rewrite <- E_plus. apply E_ext; intros x Hx P. unfold c.
+  assert (O := old_full x Hx). assert (Q := ref_full x Hx). rewrite !ln_div by trivial. ring.
+Qed.
+
+Lemma frozen_gradient :
+  is_derive (fun s : R => KL (π s) ref - KL (π s) old) t (E[x ∼ old] (w x * c x * score x)).
+Proof.
+  rewrite reweight_score. apply (is_derive_ext (fun s => E[x ∼ π s] c x)); [|apply is_derive_E].
+  intros s. rewrite <- frozen_mean. change (E[x ∼ π s] c x) with (E (π s) c). lra.
+Qed.
+
+Theorem thm_off_policy_gradients_frozen :
+  is_derive (fun s : R => KL (π s) ref - KL (π s) old) t (E[x ∼ old] (w x * k1 (r x * w x) * score x)) /\
+  is_derive (fun s : R => E[x ∼ π s] k2 (ref x / old x)) t (E[x ∼ old] (w x * k2 (r x * w x) * score x)) /\
+  is_derive (fun s : R => E[x ∼ π s] k3 (ref x / old x)) t (E[x ∼ old] (w x * k3 (r x * w x) * score x)).
+Proof.
+  rewrite !reweight_score. split; [|split].
+  - eapply is_derive_eq; [apply frozen_gradient|]. rewrite reweight_score. apply E_ext; intros x Hx _.
+    rewrite (r_w x Hx). unfold c, k1. assert (O := old_full x Hx). assert (Q := ref_full x Hx).
+    rewrite !ln_div by trivial. ring.
+  - eapply is_derive_eq; [apply is_derive_E|]. apply E_ext; intros x Hx _. now rewrite (r_w x Hx).
+  - eapply is_derive_eq; [apply is_derive_E|]. apply E_ext; intros x Hx _. now rewrite (r_w x Hx).
+Qed.
+
+Theorem thm_off_policy_gradients_without_weight :
+  is_derive (fun s : R => - KL old (π s)) t (E[x ∼ old] Derive (fun s : R => k1 (ref x / π s x)) t) /\
+  E[x ∼ old] Derive (fun s : R => k2 (ref x / π s x)) t = E[x ∼ old] (k1 (r x) * score x) /\
+  E[x ∼ old] Derive (fun s : R => k3 (ref x / π s x)) t = E[x ∼ old] ((1 - r x) * score x).
+Proof.
+  assert (C := fun x Hx => thm_gradient_coefficients_loss x Hx). split; [|split].
+  - eapply is_derive_eq.
+    + apply derive_opp. apply (is_derive_sum X (fun s x => old x * - ln (π s x / old x)) t (fun x => old x * - (score x - 0))).
+      intros x Hx. assert (O := old_full x Hx). apply derive_scal, derive_opp.
+      apply (is_derive_ext (fun s => ln (π s x) - ln (old x))).
+      * intros s. symmetry. apply ln_div; trivial. now apply π_full.
+      * apply derive_minus; [now apply is_derive_ln_π|exact (is_derive_const (ln (old x)) t)].
+    + rewrite <- (Rmult_1_l (sum _ _)), <- Ropp_mult_distr_l_reverse, <- sum_scal.
+      apply sum_ext; intros x Hx. destruct (C x Hx) as (D & _). apply is_derive_unique in D. rewrite D. ring.
+  - apply E_ext; intros x Hx _. destruct (C x Hx) as (_ & D & _). now apply is_derive_unique in D.
+  - apply E_ext; intros x Hx _. destruct (C x Hx) as (_ & _ & D). now apply is_derive_unique in D.
+Qed.
+
+(** *** A frozen penalty *)
+
+Theorem prop_frozen_penalty :
+  is_derive (fun s : R => E[x ∼ π s] c x) t (E[x ∼ old] (w x * c x * score x)) /\
+  is_derive (fun s : R => KL (π s) ref - KL (π s) old) t (E[x ∼ old] (w x * c x * score x)) /\
+  (forall s, E[x ∼ π s] c x + KL (π s) old = KL (π s) ref).
+Proof.
+  split; [rewrite reweight_score; apply is_derive_E|split; [apply frozen_gradient|apply frozen_mean]].
+Qed.
+
+(** *** Straight-through: a value with the gradient of another. [sg] keeps the value at t. *)
+
+Theorem prop_straight_through x : x ∈ X ->
+  let loss s := k3 (r x) + k2 (ref x / π s x) - k2 (r x) in
+  loss t = k3 (r x) /\ is_derive loss t (k1 (r x) * score x).
+Proof.
+  intros Hx loss. split; [unfold loss, r; ring|]. unfold loss.
+  destruct (thm_gradient_coefficients_loss x Hx) as (_ & D2 & _). eapply is_derive_eq.
+  - apply derive_minus; [apply derive_plus|].
+    + exact (is_derive_const (k3 (r x)) t).
+    + exact D2.
+    + exact (is_derive_const (k2 (r x)) t).
+  - unfold zero; simpl; ring.
 Qed.
 End Gradients.
 

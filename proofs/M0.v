@@ -1,5 +1,5 @@
 (** * The constant M₀ = 3.51286241725…, the root other than 1 of ln M = (M - 1)/2 *)
-From KL Require Export Variance.
+From KL Require Export Variance Distance.
 From Interval Require Import Tactic.
 
 (** ln M - (M - 1)/2 changes sign between two decimals: the `interval` tactic. *)
@@ -64,16 +64,6 @@ Proof.
 Qed.
 
 (** *** M₀ is sharp: two points suffice *)
-
-Definition coin (ε : R) (H : 0 < ε < 1) : law [true; false].
-Proof.
-  refine (Law (fun b : bool => if b then ε else 1 - ε) _ _).
-  - intros [] _; lra.
-  - simpl; ring.
-Defined.
-
-Lemma coin_full ε H : full_support (coin ε H).
-Proof. intros [] _; simpl; lra. Qed.
 
 Lemma coin_counterexample M ε (H : 0 < ε < 1) (H' : 0 < ε * M < 1) :
   1 < M -> 2 * (ε * (M - 1)) < (M - 1 - 2 * ln M) * (1 - ε * M) ->
