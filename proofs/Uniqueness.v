@@ -35,7 +35,7 @@ Proof.
   destruct (Rtotal_order r 1) as [L|[->|L]].
   - assert (S := P r 2 ltac:(lra) ltac:(lra)). lra.
   - unfold f. rewrite H0, ln_1. ring.
-  - assert (S := P (1 / 2) r ltac:(lra) L). lra.
+  - assert (S := P (1 / 2) r ltac:(lra) L). replace (f (1 / 2)) with (- (f 2 / 2)) in S by lra. lra.
 Qed.
 
 (** The only nonnegative one is k₃. *)
@@ -122,7 +122,7 @@ Qed.
 Lemma unique_derive (f : R -> R) t d d' : is_derive f t d -> is_derive f t d' -> d = d'.
 Proof. intros D D'. apply is_derive_unique in D. apply is_derive_unique in D'. congruence. Qed.
 
-Lemma gradient_of_KL z ref j : full_support ref -> j ∈ actions ->
+Lemma gradient_of_KL z (ref : law actions) j : full_support ref -> j ∈ actions ->
   is_derive (fun s : R => KL (along z j s) ref) (z j) (E[x ∼ soft z] (k1 (ref x / soft z x) * score_of z j x)).
 Proof.
   intros F Hj. assert (D := gradient_KL (along z j) ref (z j) (fun s => soft_has_full_support _) F (along_differentiable z j Hj)).
@@ -148,7 +148,7 @@ Proof.
 Qed.
 
 (** In the loss, the mean of ∇h is that of -r h'(r) s. *)
-Lemma gradient_of_loss (h h' : R -> R) z ref j : (forall r, 0 < r -> is_derive h r (h' r)) ->
+Lemma gradient_of_loss (h h' : R -> R) z (ref : law actions) j : (forall r, 0 < r -> is_derive h r (h' r)) ->
   full_support ref -> j ∈ actions ->
   E[x ∼ soft z] Derive (fun s : R => h (ref x / along z j s x)) (z j) =
   E[x ∼ soft z] (- (ref x / soft z x) * h' (ref x / soft z x) * score_of z j x).
@@ -217,17 +217,17 @@ Theorem thm_unique_gradients_converse : forall c c' z (ref : law actions) j, ful
     (E[x ∼ soft z] Derive (fun s : R => ref x / along z j s x + c * ln (ref x / along z j s x) + c') (z j)).
 Proof.
   intros c c' z ref j F Hj.
-  assert (Z0 : E[x ∼ soft z] score_of z j x = 0).
-  { rewrite (E_ext _ _ (fun x => 1 * score_of z j x)) by (intros; ring).
+  assert (Z0 : E (soft z) (score_of z j) = 0).
+  { transitivity (E[x ∼ soft z] score_of z j x); [easy|]. rewrite (E_ext _ _ (fun x => 1 * score_of z j x)) by (intros; ring).
     rewrite (mean_score z j (fun _ => 1) Hj), E_const. ring. }
   assert (P : forall x, x ∈ actions -> 0 < ref x / soft z x).
   { intros x Hx. apply Rdiv_lt_0_compat; [now apply F|now apply soft_has_full_support]. }
   split.
   - rewrite (gradient_of_loss (fun r => k2 r + c * k1 r + c') (fun r => ln r / r + c * - / r) z ref j); trivial.
     + eapply is_derive_eq; [now apply gradient_of_KL|].
-      rewrite (E_ext (soft z) _ (fun x => k1 (ref x / soft z x) * score_of z j x + c * score_of z j x)).
-      * rewrite E_plus, E_scal, Z0. ring.
-      * intros x Hx _. specialize (P x Hx). generalize dependent (ref x / soft z x). intros r Hr. unfold k1. field. lra.
+      symmetry. transitivity (E[x ∼ soft z] (k1 (ref x / soft z x) * score_of z j x + c * score_of z j x)).
+      2:rewrite E_plus, E_scal, Z0; ring.
+      apply E_ext. intros x Hx _. specialize (P x Hx). generalize dependent (ref x / soft z x). intros r Hr. unfold k1. field. lra.
     + intros r Hr. eapply is_derive_eq.
       * apply derive_plus; [apply derive_plus; [now apply is_derive_k2|apply derive_scal; now apply is_derive_k1]|exact (is_derive_const c' r)].
       * unfold zero; simpl; ring.
