@@ -31,6 +31,10 @@ FORBIDDEN = re.compile(
     r"\b(Admitted|Abort|Axioms?|Parameters?|Conjecture|admit|give_up|Unset\s+\w+\s+Checking"
     r"|bypass_check|Declare\s+ML)\b"
 )
+# Coq takes a mean or a sum behind one of these signs for all that follows, to the next bracket.
+MISREAD = re.compile(
+    r"(?:[*^]|/(?!\\)|(?:[=(,<>\[\]]|->|/\\)\s*-)\s*(?:E\[|∑|Var\[|Cov\[)"
+)
 _NAMED = re.compile(
     r"^[ ]*(?:Theorem|Lemma|Corollary|Proposition|Example|Fact|Remark)\s+([\w']+)", re.MULTILINE
 )
@@ -152,6 +156,11 @@ def faults(folder: Path, book: dict[str, statements.Statement]) -> list[str]:
         found += [
             f"{path.name}, line {source.count(chr(10), 0, match.start()) + 1}: {match[0]}"
             for match in FORBIDDEN.finditer(source)
+        ]
+        found += [
+            f"{path.name}, line {source.count(chr(10), 0, match.start()) + 1}: {match[0]!r}: put "
+            "the mean or sum in brackets"
+            for match in MISREAD.finditer(source)
         ]
     return found
 

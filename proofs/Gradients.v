@@ -455,7 +455,7 @@ Section Softmax.
 Context {A : Type} {X : list A}.
 Hypothesis X_not_empty : X <> [].
 
-Definition softmax_mass (z : A -> R) (x : A) : R := exp (z x) / ∑ y ∈ X, exp (z y).
+Definition softmax_mass (z : A -> R) (x : A) : R := exp (z x) / (∑ y ∈ X, exp (z y)).
 
 Lemma partition_pos z : 0 < ∑ y ∈ X, exp (z y).
 Proof. apply sum_pos; trivial. intros; apply exp_pos. Qed.

@@ -186,7 +186,7 @@ Qed.
 (** p tilted by f: p e^f / E_p[e^f]. *)
 Definition tilted p (f : A -> R) : law X.
 Proof.
-  refine (Law (fun x => p x * exp (f x) / E[y ∼ p] exp (f y)) _ _).
+  refine (Law (fun x => p x * exp (f x) / (E[y ∼ p] exp (f y))) _ _).
   - intros x Hx. apply Rmult_le_pos; [apply Rmult_le_pos; [now apply mass_nonneg|left; apply exp_pos]|].
     destruct (Req_dec (E[y ∼ p] exp (f y)) 0) as [Z|N]; [rewrite Z, Rinv_0; lra|].
     left. apply Rinv_0_lt_compat. assert (0 <= E[y ∼ p] exp (f y)); [|lra].

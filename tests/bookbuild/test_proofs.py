@@ -82,6 +82,16 @@ def test_what_proves_nothing_is_found(copy, book, words):
     assert any(fault.startswith("Laws.v, line ") for fault in proofs.faults(folder, book))
 
 
+@pytest.mark.parametrize(
+    "words", ["2 * E[x ∼ q] f x + 1", "1 / ∑ x ∈ X, f x", "0 = - Var[x ∼ q] f x + 1"]
+)
+def test_means_that_coq_would_read_too_far_are_found(copy, book, words):
+    folder, change = copy
+    change("Laws.v", "(** ** Sums over a list *)", f"Definition x := {words}.")
+    (fault,) = proofs.faults(folder, book)
+    assert fault.endswith("put the mean or sum in brackets")
+
+
 def test_comments_may_say_what_they_like(copy, book):
     folder, change = copy
     change("Laws.v", "(** ** Sums over a list *)", "(* Axiom (* Admitted. *) admit *)")
