@@ -39,6 +39,22 @@ install: $(READY) ## create the environment in .venv (the other targets do it wh
 book: $(READY) ## build the site, if anything has changed, and print the path of its first page
 	@$(BIN)/python bookbuild/make_site.py
 
+.PHONY: pdf
+pdf: $(READY) ## build the book as PDF (needs TeX: the command says which packages)
+	@PYTHONPATH=. $(BIN)/python bookbuild/make_pdf.py
+
+.PHONY: latex
+latex: book ## each statement as LaTeX for papers: _build/html/s/LABEL.tex
+	@echo "Each statement as LaTeX: $(SITE)/s/*.tex"
+
+.PHONY: release
+release: $(READY) ## make what a version publishes, in dist/, or say why there can be no release
+	@PYTHONPATH=. $(BIN)/python bookbuild/release.py
+
+.PHONY: test-pdf
+test-pdf: pdf book ## compare the PDF with the site, and compile the LaTeX of all statements (needs TeX)
+	@$(BIN)/pytest --quiet -n 2 tests/pdf --pdf _build/pdf --site $(SITE)
+
 .PHONY: test
 test: $(READY) ## run all tests: the package, the guards of the book, every notebook against a fresh run
 	@$(BIN)/pytest --quiet -n 2 --dist loadscope --nbval tests src $(NOTEBOOKS)
@@ -89,6 +105,10 @@ lab: $(READY) ## open the notebooks in JupyterLab, with MyST rendering
 serve: book ## serve the site on http://localhost:8000 (PORT=... for another)
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
+.PHONY: labels
+labels: $(READY) ## freeze the labels of this version, when it is released: what it states stays, or a change is told
+	@PYTHONPATH=. $(BIN)/python -m bookbuild.labels freeze
+
 .PHONY: bench
 bench: $(READY) ## time, memory and accuracy as ratios in one run (SIZES="10000 1000000"; needs 8 GB for 1e8)
 	@$(BIN)/python -W ignore benchmarks/bench.py $(if $(SIZES),--sizes $(SIZES))
@@ -96,6 +116,10 @@ bench: $(READY) ## time, memory and accuracy as ratios in one run (SIZES="10000 
 .PHONY: bench-vocabulary
 bench-vocabulary: $(READY_ARRAYS) ## the same for whole vocabularies, against the one-liner and F.kl_div
 	@$(BIN)/python -W ignore benchmarks/vocabulary.py
+
+.PHONY: libraries
+libraries: $(READY_ARRAYS) ## measure what released training libraries do, into chapters/libraries.json (NEWEST=1: today's releases, compare)
+	@PYTHONPATH=tools $(BIN)/python -m released $(if $(NEWEST),--newest)
 
 .PHONY: lint
 lint: $(READY) ## ruff on code and notebooks, strict types, spelling

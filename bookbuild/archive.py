@@ -7,6 +7,9 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import klapprox
+
+NAME = f"klapprox-book-{klapprox.__version__}.tar.gz"
 LEFT_OUT = {"_build", "dist", "__pycache__", "node_modules"}
 
 

@@ -26,10 +26,10 @@ from typing import IO
 HERE = Path(__file__).resolve()
 # What the site is made of, apart from the environment, for which the lock stands.
 SOURCES = [
-    *("*.md", "*.ipynb", "*.yml", "*.bib", "requirements.lock"),
+    *("*.md", "*.ipynb", "*.yml", "*.bib", "CITATION.cff", "requirements.lock"),
     *(f"{folder}/**/*" for folder in ("_static", "back-matter", "chapters", "bookbuild", "src")),
 ]
-JUPYTER_BOOK = str(Path(sys.executable).with_name("jupyter-book"))
+JUPYTER_BOOK = str(HERE.with_name("run_jupyter_book.py"))
 BUILD = [JUPYTER_BOOK, "build", ".", "-q", "-n", "-W", "--keep-going", "--path-output"]
 
 
@@ -105,20 +105,26 @@ def digest(root: Path) -> str:
     """Return a digest of the names and contents of all sources."""
     found = {path for pattern in SOURCES for path in root.glob(pattern) if path.is_file()}
     whole = hashlib.sha256(HERE.read_bytes() + os.environ.get("BOOK_URL", "").encode())
+    if offered := os.environ.get("BOOK_DOWNLOADS"):
+        found |= {path for path in Path(offered).iterdir() if path.is_file()}
     for path in sorted(found):
         if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
             whole.update(hashlib.sha256(path.read_bytes()).digest())
-            whole.update(os.fsencode(path.relative_to(root)))
+            inside = path.is_relative_to(root)
+            whole.update(os.fsencode(path.relative_to(root) if inside else path.name))
     return whole.hexdigest()
 
 
 def run_sphinx(root: Path, new: Path) -> Path:
     """Let Jupyter Book build the pages in a folder and return where they are."""
-    notebooks = [str(path) for path in root.rglob("*.ipynb") if not hidden(path, root)]
-    if notebooks:
-        run([str(HERE.with_name("notebooks.py")), "--check", *notebooks], root, new)
     print("Building the site.", flush=True)
-    run([*BUILD, str(new)], root, new)
+    try:
+        run([*BUILD, str(new)], root, new)
+    except BuildError:
+        # Sphinx does not say it well when a notebook is none.
+        notebooks = [str(path) for path in root.rglob("*.ipynb") if not hidden(path, root)]
+        run([str(HERE.with_name("notebooks.py")), "--check", *notebooks], root, new)
+        raise
     return new / "_build" / "html"
 
 

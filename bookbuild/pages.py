@@ -14,6 +14,8 @@ from lxml import etree
 from lxml.html import builder as E  # noqa: N812
 from lxml.html import fragment_fromstring, tostring
 
+from bookbuild import statements
+
 CLOSING_PUNCTUATION = re.compile(r"^[.,;:!?)\]’”%…-]+[’”)]?(?:[\w-]{1,4}\b)?[.,;:!?)]*")
 WORDS_A_MINUTE = 90  # mathematics is read slowly
 
@@ -83,10 +85,9 @@ def finish(
 
 def _fold_check(cell: Any, reports: list[dict[str, Any]]) -> None:
     """Make a check one line that opens to its report and its code."""
-    kinds = dict.fromkeys(k for r in reports for c in r["claims"] for k in c["kinds"])
-    scope = "; ".join(dict.fromkeys(report["scope"] for report in reports))
-    summary = E.SUMMARY(E.STRONG("checked"), f": {', '.join(kinds)}; {scope}")
-    details = etree.Element("details", {"class": "check"})
+    labels = " ".join(dict.fromkeys(report["label"] for report in reports))
+    summary = E.SUMMARY(E.STRONG("checked"), f": {statements.summary(reports)}")
+    details = etree.Element("details", {"class": "check", "data-labels": labels})
     details.append(summary)
     for report in reports:
         claims = [_claim(claim) for claim in report["claims"]]

@@ -1,7 +1,8 @@
-"""What the book adds to Sphinx: its theme, its formulas, the list of all results, finished pages.
+"""What the book adds to Sphinx: its theme, its formulas, pages of results, finished pages.
 
-The directive ``{all-results}`` makes a table of the statements of each chapter; ``label`` in a
-docstring of the package becomes a link to the statement.
+A place ``<div class="filled-later" data-name="…">`` of a page is filled when all chapters are
+written, since what comes there shows parts of them; ``{all-results}`` leaves one for each chapter.
+Then each result gets a page of its own. ``label`` in a docstring of the package becomes a link.
 """
 
 import html
@@ -9,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,19 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 import klapprox
-from bookbuild import archive, figures, fonts, formulas, pages, statements
+from bookbuild import (
+    archive,
+    citation,
+    figures,
+    fonts,
+    formulas,
+    graph,
+    pages,
+    results,
+    statement_pages,
+    statements,
+)
 
-ARCHIVE = f"klapprox-book-{klapprox.__version__}.tar.gz"
 THEME = Path(__file__).with_name("theme")
 # Extensions that Jupyter Book loads for its own theme: with another one they have nothing to do.
 OF_OTHER_THEMES = (
@@ -37,26 +49,24 @@ KEPT = {
     "favicon.svg",
     "fonts",
     "previews",
+    "results.js",
     "search-index.js",
     "search.js",
     "theme.js",
 }
 PAGES_WITHOUT_SOURCE: list[Any] = [("search", {}, "search.html"), ("404", {}, "404.html")]
+FILLED_LATER = re.compile(r'<div class="filled-later" data-name="([^"]*)"></div>')
 
 
 class AllResults(SphinxDirective):
-    """A table a chapter: number, name and label of each statement, and its checks."""
+    """A section a chapter: what it states, with a link to the page of each result."""
 
     def run(self) -> list[Any]:
         """Return the nodes that stand for the directive."""
-        lines: list[str] = []
-        source = Path(self.env.srcdir)
-        implemented = statements.users(source / "src" / "klapprox")
-        for docname in statements.pages(source / "_toc.yml"):
-            path = source / f"{docname}.ipynb"
-            if path.exists():
-                self.env.note_dependency(str(path))
-                lines += [f"## {statements.title(path)}", "", *_table(path, implemented), ""]
+        lines = [
+            f'## {statements.title(path)}\n\n<div class="filled-later" data-name="{page}"></div>\n'
+            for page, path in results.chapters(Path(self.env.srcdir)).items()
+        ]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
@@ -70,6 +80,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", _link_labels)
     app.connect("doctree-read", _tidy_boxes)
     app.connect("html-collect-pages", lambda _: PAGES_WITHOUT_SOURCE)
+    app.connect("html-collect-pages", _pages_of_results)
     app.connect("html-page-context", _finish_page, priority=950)
     app.connect("build-finished", _write_what_was_collected)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": False}
@@ -83,6 +94,10 @@ def _choose_theme(app: Any, config: Any) -> None:
     config.version = config.release = klapprox.__version__
     config.project = config.html_title  # Jupyter Book gives the title of the book to HTML only
     app.book_entries = []
+    app.book_fragments = statement_pages.Fragments()
+    app.book_waiting = {}  # contexts of the pages that show parts of others
+    app.book_records = {}
+    app.book_contents_beside = ""
 
 
 def _drop_other_themes(app: Any) -> None:
@@ -98,44 +113,132 @@ def _drop_other_themes(app: Any) -> None:
 
 def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any) -> None:
     """Finish the text of a page, collect from it, and give the template what it shows around it."""
-    context["book_archive"] = ARCHIVE
+    context["book_archive"] = archive.NAME
     context["book_project"] = app.config.html_context.get("project_address", "")
-    context["book_address"] = address = _address()
-    contents = context["toctree"](maxdepth=1, titles_only=True, includehidden=True)
-    context["book_contents"] = contents.replace(' role="heading"', "")  # it has no level
+    context["book_address"] = _address()
+    context["book_contents"] = _contents(app, page, context)
     context["book_metadata"] = []
     if "body" not in context:
+        return
+    if FILLED_LATER.search(context["body"]) and page not in app.book_waiting:
+        app.book_waiting[page] = dict(context)
+        return
+    if page.startswith("s/"):
+        _describe(app, page, context, context["book_description"])
         return
     tree = pages.parse(context["body"])
     source = Path(app.env.doc2path(page))
     pages.finish(tree, _reports(source), lambda address: _size(app, address))
+    boxes = {}
+    if _is_whole(app):
+        known = results.results(Path(app.srcdir))
+        statement_pages.collect(tree, page, known, app.book_fragments)
+        boxes = _cite_boxes(app, page)
     context["body"] = pages.render(tree)
     context["book_sections"] = pages.sections(context["toc"]) if context["display_toc"] else ""
-    context["book_place"] = _place(app, page, tree)
+    context["book_place"] = _place_in_book(app, page, tree)
     if source.suffix == ".ipynb":
         context["book_notebook"] = f"_sources/{context['sourcename']}"
     title = html.unescape(re.sub("<[^>]*>", "", context["title"]))
     description = pages.description(tree) or f"{title} of “{app.config.project}”"
-    context["book_description"] = description
-    if address:
-        context["book_metadata"] = _metadata(
-            app, f"{address.rstrip('/')}/", page, title, description
-        )
-        context["book_address"] = f"{address.rstrip('/')}/"
+    _describe(app, page, context, description)
     chapter = title if page != app.config.root_doc else "Front page"
     app.book_entries += pages.entries(tree, page, chapter)
-    found = json.dumps(pages.previews(tree), ensure_ascii=False, sort_keys=True)
+    shown = json.dumps(pages.previews(tree) | boxes, ensure_ascii=False, sort_keys=True)
     folder = Path(app.outdir, "_static/previews")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{page.replace('/', '-')}.js").write_text(
-        f"addPreviews({json.dumps(page)}, {found});\n", encoding="utf-8"
+        f"addPreviews({json.dumps(page)}, {shown});\n", encoding="utf-8"
     )
+
+
+def _contents(app: Any, page: str, context: Any) -> str:
+    """Return the contents of the book as the menu of a page shows them."""
+    of_result = page.startswith("s/")
+    if of_result and app.book_contents_beside:
+        return str(app.book_contents_beside)  # the same on all pages of that folder
+    found = context["toctree"](maxdepth=1, titles_only=True, includehidden=True)
+    found = found.replace(' role="heading"', "")  # it has no level
+    if of_result:
+        app.book_contents_beside = found
+    return str(found)
+
+
+def _describe(app: Any, page: str, context: Any, description: str) -> None:
+    """Give the template what search engines and others read from the head of a page."""
+    title = html.unescape(re.sub("<[^>]*>", "", context["title"]))
+    context["book_description"] = description
+    if address := _address():
+        context["book_metadata"] = _metadata(app, address, page, title, description)
 
 
 def _address() -> str:
     """Return the address of the site, ending in a slash, or nothing where none is given."""
     address = os.environ.get("BOOK_URL", "")
     return f"{address.rstrip('/')}/" if address else ""
+
+
+def _is_whole(app: Any) -> bool:
+    """Say whether all chapters are built, and not one page alone, to look at it."""
+    found = results.chapters(Path(app.srcdir))
+    return bool(found) and set(found) <= app.env.found_docs
+
+
+def _records(app: Any) -> dict[str, Any]:
+    """Return what is known of all results, read once."""
+    if not app.book_records:
+        app.book_records = statement_pages.records(Path(app.srcdir), _address())
+    found: dict[str, Any] = app.book_records
+    return found
+
+
+def _cite_boxes(app: Any, page: str) -> dict[str, str]:
+    """Return the boxes that "cite" opens on a page, by the names that the page asks for."""
+    return {
+        f"cite:{label}": statement_pages.cite_box(record)
+        for label, record in _records(app).items()
+        if record["place"].startswith(f"{page}.html")
+    }
+
+
+def _pages_of_results(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield the pages that show parts of the chapters, which are written now."""
+    if not _is_whole(app):
+        return
+    every, fragments = _records(app), app.book_fragments
+    paths = results.chapters(Path(app.srcdir))
+    titles = {page: statements.title(path) for page, path in paths.items()}
+    parts = {
+        page: f'<div data-chapter="{page}">{statement_pages.listed(page, every, fragments)}</div>'
+        for page in titles
+    }
+    parts["filters"] = statement_pages.filters(every, titles)
+    parts["graph"] = graph.words(every) + f'<div class="wide">{graph.svg(every, titles)}</div>'
+    for page, context in app.book_waiting.items():
+        filled = FILLED_LATER.sub(lambda match: parts[match[1]], context["body"])
+        yield page, context | {"body": filled, "book_script": "results.js"}, "page.html"
+    labels = list(every)
+    known = app.env.domains["std"].labels
+    for index, (label, record) in enumerate(every.items()):
+        neighbours = {
+            "prev": labels[index - 1] if index else None,
+            "next": labels[index + 1] if index + 1 < len(labels) else None,
+        }
+        words = citation.plain(record["title"])
+        title = f"{record['name']}: {words}" if words else record["name"]
+        # Other Sphinx books find it in the inventory, at the address that never moves.
+        known[label] = (f"s/{label}", label, title)
+        context = {
+            name: other and {"link": f"{other}.html", "title": every[other]["name"]}
+            for name, other in neighbours.items()
+        }
+        context |= {
+            "title": html.escape(title),
+            "body": statement_pages.body(record, every, fragments),
+            "book_description": f"{title}. {record['cite']['sentence']}",
+            "book_of_result": True,
+        }
+        yield f"s/{label}", context, "page.html"
 
 
 def _reports(source: Path) -> list[list[dict[str, Any]]]:
@@ -158,7 +261,7 @@ def _size(app: Any, address: str) -> tuple[int, int] | None:
     return None
 
 
-def _place(app: Any, page: str, tree: Any) -> str:
+def _place_in_book(app: Any, page: str, tree: Any) -> str:
     """Return where a chapter stands in the book and how long it is; nothing for other pages."""
     chapters = [name for name, numbers in app.env.toc_secnumbers.items() if numbers.get("")]
     if page not in chapters:
@@ -199,25 +302,26 @@ def _write_what_was_collected(app: Any, failure: Any) -> None:
     (static / "search-index.js").write_text(f"window.searchEntries = {index};\n", encoding="utf-8")
     for path in (site / "_images").glob("*.svg"):
         path.write_text(figures.themed(path.read_text(encoding="utf-8")), encoding="utf-8")
-    written = [*site.glob("*.html"), *site.glob("*/*.html"), *(static / "previews").glob("*.js")]
+    # Pages of results, in s/, have no formula that their chapter has not.
+    written = [*site.glob("*.html"), *site.glob("[!s]*/*.html"), *static.glob("previews/*.js")]
     fonts.write_subset(static / "fonts", [path.read_text(encoding="utf-8") for path in written])
     for path in static.iterdir():
         if path.name not in KEPT:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    archive.write(Path(app.srcdir), site / ARCHIVE)
+    archive.write(Path(app.srcdir), site / archive.NAME)
+    for name, data in statement_pages.entries(app.book_records):
+        text = json.dumps(data, ensure_ascii=False, indent=1)
+        (site / name).write_text(text + "\n", encoding="utf-8")
     if address := _address():
-        places = [f"{address}{page}.html" for page in sorted(app.env.found_docs)]
+        results_pages = [f"s/{label}" for label in app.book_records]
+        every = sorted([*app.env.found_docs, *results_pages])
+        places = [f"{address}{page}.html" for page in every]
         (site / "sitemap.txt").write_text("\n".join(places) + "\n", encoding="utf-8")
 
 
 def _link_labels(app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: Any) -> None:
     """Turn ``label`` into a link wherever it is the label of a statement."""
-    known = {
-        statement.label
-        for docname in statements.pages(Path(app.srcdir) / "_toc.yml")
-        if (path := Path(app.srcdir) / f"{docname}.ipynb").exists()
-        for statement in statements.statements(path)
-    }
+    known = results.results(Path(app.srcdir))
     for number, line in enumerate(lines):
         lines[number] = statements.NAMED.sub(
             lambda match: f":prf:ref:`{match[1]}`" if match[1] in known else match[0], line
@@ -240,30 +344,3 @@ def _tidy_boxes(_app: Any, doctree: Any) -> None:
     for section in doctree.findall(nodes.section):
         if section["ids"] in (["proof-content"], ["exercise-content"], ["solution-content"]):
             section["ids"] = [section.parent["ids"][0] + "-content"]
-
-
-def _table(path: Path, implemented: dict[str, list[str]]) -> list[str]:
-    """Return the lines of a table of the statements of one notebook and who implements them."""
-    by_label: dict[str, list[statements.Check]] = {}
-    for check in statements.checks(path):
-        by_label.setdefault(check.label, []).append(check)
-    lines = [
-        "| statement and label | check | covers |",
-        "|---|---|---|",
-    ]
-    for statement in statements.statements(path):
-        if statement.kind in statements.LABELLED:
-            found = by_label.get(statement.label, [])
-            kinds = dict.fromkeys(kind for check in found for kind in check.kinds)
-            covers = "; ".join(dict.fromkeys(check.scope for check in found))
-            names = "".join(
-                f" {{py:obj}}`{name.rpartition('.')[2]} <{name}>`"
-                for name in implemented.get(statement.label, [])
-            )
-            cells_of_row = (
-                f"{{prf:ref}}`{statement.label}` {statement.title} `{statement.label}`{names}",
-                ", ".join(kinds),
-                covers.replace("|", r"\|"),
-            )
-            lines.append("| " + " | ".join(cells_of_row) + " |")
-    return lines

@@ -108,6 +108,13 @@ def reports_of(cell: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def summary(reports: list[dict[str, Any]]) -> str:
+    """Return what the reports of one check say in one line: kinds of claims, and their scope."""
+    kinds = dict.fromkeys(k for r in reports for c in r["claims"] for k in c["kinds"])
+    scope = "; ".join(dict.fromkeys(report["scope"] for report in reports))
+    return f"{', '.join(kinds)}; {scope}"
+
+
 def users(package: Path) -> dict[str, list[str]]:
     """Return, for each label, the functions and classes whose docstrings name it."""
     found: dict[str, list[str]] = {}

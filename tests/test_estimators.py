@@ -226,6 +226,77 @@ def test_k_alpha_is_as_accurate_as_it_says(alpha):
             assert abs(value - exact) <= (10 + abs(alpha * point)) * unit, point
 
 
+@pytest.mark.parametrize("alpha", [1e-8, 1 - 1e-8, 0.3])
+@pytest.mark.parametrize("x", [2.7e-154, -2.7e-154, 1e-155, 3e-160, 1e-20, -1e-20, 5e-324])
+def test_k_alpha_where_a_power_underflows(alpha, x):
+    with mpmath.workprec(4 * BITS):
+        a, v = mpmath.mpf(alpha), mpmath.mpf(x)
+        exact = (mpmath.expm1(a * v) - a * mpmath.expm1(v)) / (a * (a - 1))
+        value = kl.k_alpha(x, alpha)
+        assert abs(value - exact) <= 10 * np.spacing(float(exact))
+
+
+@pytest.mark.parametrize("x", [710.0, 1420.0, 1e5, 1e300])
+@pytest.mark.parametrize("alpha", [0.0, 1e-9, 0.25, 0.5, 0.75, 1.0, 2.0])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_k_alpha_overflows_to_infinity(alpha, x, dtype):
+    x = min(x, 1e30) if dtype is np.float32 else x
+    with np.errstate(over="ignore"):
+        value = kl.k_alpha(np.array([x, -1.0], dtype=dtype), alpha)
+    assert value[0] == np.inf
+    assert np.isfinite(value[1])
+
+
+@pytest.mark.parametrize("x", [0.9915752233218353, -1.3693564, -2.0, -1.0, 1.0])
+def test_k3_forward_where_forms_meet(x):
+    around = x + np.spacing(x) * np.arange(-50, 51)
+    assert ulp_errors(kl.k3_forward, around).max() <= 3
+
+
+@of_log_r
+def test_a_number_gives_a_number_of_numpy(function):
+    for dtype in (np.float64, np.float32):
+        assert type(function(np.asarray(-0.5, dtype))) is dtype
+        assert type(function(dtype(-0.5))) is dtype
+    assert type(function(-0.5)) is type(kl.log_ratio(-1.0, -2.0)) is np.float64
+
+
+@pytest.mark.parametrize("size", [16_383, 16_384, 16_385, 40_000])
+@pytest.mark.parametrize("spread", [0.01, 0.3, 2.0])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_mixtures_of_any_size_are_the_same_as_one_by_one(size, spread, dtype):
+    x = (spread * np.random.default_rng(0).standard_normal(size)).astype(dtype)
+    x[::1000] = np.array([0.0, 1.0, -1.0, -np.inf, 1e-12, 3.0, -40.0])[
+        np.arange(len(x[::1000])) % 7
+    ]
+    some = np.arange(0, size, 125)
+    values = kl.k3(x)
+    assert values[some].tolist() == [kl.k3(v) for v in x[some]]
+    strided = kl.k3(np.repeat(x, 2)[::2])
+    np.testing.assert_array_equal(strided, values)
+
+
+CHECKING = {
+    **{function.__name__: function for function in EXACT},
+    "k_lambda": lambda x, **check: kl.k_lambda(x, 0.5, **check),
+    "k_alpha": lambda x, **check: kl.k_alpha(x, 0.25, **check),
+    "k_f": lambda x, **check: kl.k_f(x, lambda r: r * r, 2.0, **check),
+    "log_ratio": lambda x, **check: kl.log_ratio(x, np.zeros(2), **check),
+}
+
+
+@pytest.mark.parametrize("name", CHECKING)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_unchecked_values_come_out_as_they_are(name, bad):
+    x = np.array([-0.5, bad])
+    with pytest.raises(ValueError, match="log_"):
+        CHECKING[name](x)
+    with np.errstate(all="ignore"):
+        value = CHECKING[name](x, check=False)
+    assert not np.isfinite(value[1])
+    assert value[0] == CHECKING[name](np.array([-0.5, 0.0]))[0]
+
+
 def test_k_alpha_joins_k3_and_k3_forward():
     x = np.append(grid(1e-150, 700), -np.inf)
     with np.errstate(over="ignore"):

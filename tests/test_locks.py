@@ -345,6 +345,16 @@ def test_the_sentence_of_a_failed_step_is_the_last_line(project, monkeypatch):
     assert "Traceback" not in said
 
 
+def test_a_second_run_waits_for_the_first(project):
+    command = [sys.executable, str(project / "tools/bootstrap.py"), str(project / ".venv")]
+    with bootstrap.wait_for_others(str(project / ".venv")):
+        second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert "waiting for its end" in second.stdout.readline()
+        assert not (project / ".venv").exists()
+    assert "Creating the environment" in second.communicate()[0]
+    assert second.returncode == 0
+
+
 def test_a_folder_that_may_not_be_made_has_its_sentence(project, monkeypatch, capsys):
     def refused(path):
         raise PermissionError(13, os.strerror(13), path)

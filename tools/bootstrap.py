@@ -11,6 +11,7 @@ Dask are added.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -160,6 +161,18 @@ class Stamp:
             os.remove(self.path)
 
 
+def wait_for_others(target):
+    """Return an open file that no other run for the same environment has; wait for its end."""
+    lock = open(target + ".lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except EnvironmentError:
+        print("Another command is filling %s: waiting for its end." % target)
+        sys.stdout.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 def fill(target, arrays):
     """Bring the environment to what is wanted; return the sentence for a failure, or None."""
     python = os.path.join(target, "bin", "python")
@@ -228,7 +241,8 @@ def main(arguments):
     sentence = too_old(sys.version_info) or venv_missing()
     if not sentence:
         try:
-            sentence = fill(target, len(arguments) == 2)
+            with wait_for_others(target):
+                sentence = fill(target, len(arguments) == 2)
         except EnvironmentError as error:
             sentence = what_failed(os.strerror(error.errno or errno.EIO), str(error), target)
         except KeyboardInterrupt:

@@ -4,8 +4,8 @@ The estimators are functions of the log-ratio ``log_r = log p(x) - log q(x)``; `
 log-probabilities into an estimate with error bar and diagnostics; `kl_loss` is a term of a loss.
 Whoever knows both laws finds exact values in `families`, `sequences` and `policies`, which live in
 `klapprox.exact`; whoever holds the logits of whole vocabularies finds their divergences in
-`vocabulary`. The folder `klapprox.book` serves the chapters and needs their extra:
-``pip install "klapprox[book]"``.
+`vocabulary`; whoever has a loss and asks what it optimises calls `identify`. The folder
+`klapprox.book` serves the chapters and needs their extra: ``pip install "klapprox[book]"``.
 
 Examples
 --------
@@ -54,6 +54,8 @@ def __getattr__(name: str) -> Any:
     """Import what not everybody needs when it is asked for: vocabularies, the rooms of `exact`."""
     if name == "vocabulary":
         return importlib.import_module("klapprox.vocabulary")
+    if name == "identify":
+        return importlib.import_module("klapprox.identification").identify
     if name in ("families", "policies", "sequences"):
         return importlib.import_module(f"klapprox.exact.{name}")
     raise AttributeError(f"module 'klapprox' has no attribute {name!r}")

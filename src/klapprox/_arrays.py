@@ -1,16 +1,29 @@
 """What differs between array libraries: dtypes, gradients, and values that cannot be looked at."""
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
+import array_api_compat
 import numpy as np
-from array_api_compat import (
-    array_namespace,
-    is_dask_namespace,
-    is_jax_array,
-    is_torch_namespace,
-)
+from array_api_compat import is_dask_namespace, is_jax_array
 from array_api_compat import numpy as numpy_namespace
 from numpy.typing import NDArray
+
+
+def is_torch(value: Any) -> bool:
+    """Return whether this is a PyTorch tensor."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def array_namespace(value: Any) -> Any:
+    """Return the namespace of an array, in a way that torch.compile follows without a warning."""
+    if is_torch(value):
+        from array_api_compat import torch as namespace
+
+        return namespace
+    return array_api_compat.array_namespace(value)
 
 
 def as_floating(name: str, value: Any) -> tuple[Any, Any]:
@@ -26,7 +39,7 @@ def as_floating(name: str, value: Any) -> tuple[Any, Any]:
             f"for example numpy.asarray({name})."
         ) from error
     if not xp.isdtype(value.dtype, "real floating"):
-        convert = ".double()" if is_torch_namespace(xp) else ".astype('float64')"
+        convert = ".double()" if is_torch(value) else ".astype('float64')"
         raise TypeError(
             f"{name} has dtype {value.dtype}; log-probabilities are floating-point: "
             f"convert it, for example with {convert}."
@@ -87,6 +100,11 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return keep.astype(bool)
 
 
+def as_scalar(value: Any) -> Any:
+    """Return a NumPy array without axes as a number of its dtype, anything else as it is."""
+    return value[()] if isinstance(value, np.ndarray) else value
+
+
 def spacing(values: Any) -> float:
     """Return the distance from 1 to the next number of the dtype that the values came in."""
     dtype = getattr(values, "dtype", None)
@@ -98,17 +116,20 @@ def spacing(values: Any) -> float:
 
 def anywhere(xp: Any, condition: Any) -> bool:
     """Return whether the condition is true somewhere; False where its values are not there yet."""
-    if is_dask_namespace(xp):
-        return False  # looking would compute the graph
-    if is_torch_namespace(xp):
-        import torch
+    return bool(seen(xp, lambda: xp.any(condition)))
 
-        if torch.compiler.is_compiling():
-            return False  # looking would break the graph
+
+def seen(xp: Any, number: Callable[[], Any]) -> int:
+    """Return an integer that is computed on the device, read back at once; 0 if it is not there."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.compiler.is_compiling():
+        return 0  # looking would break the graph
+    if is_dask_namespace(xp):
+        return 0  # looking would compute the graph
     try:
-        return bool(xp.any(condition))
+        return int(number())
     except (TypeError, RuntimeError):  # what jax.jit, jax.vmap and torch.vmap answer to a look
-        return False
+        return 0
 
 
 def refuse_nan(xp: Any, name: str, value: Any) -> None:

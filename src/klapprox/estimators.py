@@ -2,7 +2,8 @@
 
 Throughout, x is drawn from q, ``r = p(x)/q(x)`` and ``log_r = log p(x) - log q(x)``, in nats.
 The functions are elementwise, accept any array of the Python array API standard (NumPy, PyTorch,
-JAX, Dask, ...) and return the same kind with the same dtype. ``float16`` and ``bfloat16`` are
+JAX, Dask, ...) and return the same kind with the same dtype; for a number, or a NumPy array without
+axes, a NumPy number. ``float16`` and ``bfloat16`` are
 computed in ``float32`` and ``float32`` in ``float64``, so that each result is the rounding of an
 accurate one. JAX without ``jax_enable_x64`` has no ``float64`` and computes ``float32`` natively.
 k1, k2, k3 and k3_forward are then within 4 units in the last place, as in JAX's ``float64``. They
@@ -13,9 +14,10 @@ k2, k3 and k3_forward in x = log r, to 8 units in the last place (1 in narrower 
 widened), and finite wherever the value is. ``torch.compile`` keeps all of these bounds and makes
 one pass of the many.
 
-Kinds and dtypes are always checked. Values are checked where they can be looked at, which is not
-so under ``jax.jit``, ``vmap`` and ``torch.compile`` or in a Dask array: there nothing is computed
-for a check, and what a check would have refused comes out as NaN or infinity.
+Kinds and dtypes are always checked. Values are checked unless ``check=False``, and where they can
+be looked at, which is not so under ``jax.jit``, ``vmap`` and ``torch.compile`` or in a Dask array:
+there nothing is computed for a check, and what a check would have refused comes out as NaN or
+infinity. A check reads one number back, for which a GPU must finish its work first.
 """
 
 import math
@@ -25,8 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
-from klapprox._arrays import anywhere, as_floating, in_wider_dtype, refuse_nan
-from klapprox._kernels import alpha_member, expm1_minus, expm1_minus_rounded, forward
+from klapprox._arrays import anywhere, as_floating, as_scalar, in_wider_dtype, refuse_nan, seen
+from klapprox._kernels import alpha_member, expm1_minus, expm1_minus_rounded, forward_rounded
 
 __all__ = [
     "ESTIMATORS",
@@ -44,7 +46,7 @@ __all__ = [
 ]
 
 
-def log_ratio(log_q: Any, log_p: Any) -> Any:
+def log_ratio(log_q: Any, log_p: Any, *, check: bool = True) -> Any:
     r"""Return log r = log p(x) - log q(x) at samples x ~ q.
 
     Parameters
@@ -52,6 +54,8 @@ def log_ratio(log_q: Any, log_p: Any) -> Any:
     log_q, log_p : array
         Log-probabilities (or log-densities) in nats of the same samples under q, which generated
         them, and under p. Shapes that broadcast.
+    check : bool
+        Whether to look at values, which reads one number back from the device.
 
     Returns
     -------
@@ -79,15 +83,8 @@ def log_ratio(log_q: Any, log_p: Any) -> Any:
     """
     xp_q, log_q = as_floating("log_q", log_q)
     xp_p, log_p = as_floating("log_p", log_p)
-    refuse_nan(xp_q, "log_q", log_q)
-    refuse_nan(xp_p, "log_p", log_p)
-    if anywhere(xp_q, xp_q.isinf(log_q)):
-        raise ValueError(
-            "log_q is infinite at a sample. A point with q(x) = 0 cannot have been drawn from q: "
-            "check that log_q scores the distribution that generated the samples, and mask padding."
-        )
-    if anywhere(xp_p, log_p == math.inf):
-        raise ValueError("log_p is +inf at a sample; log-probabilities are finite or -inf.")
+    if check:
+        _check_scores(xp_q, log_q, xp_p, log_p)
     # A number takes the kind and the dtype of the array it meets.
     if xp_q is numpy_namespace and log_q.ndim == 0 < log_p.ndim:
         log_q = float(log_q)
@@ -99,7 +96,7 @@ def log_ratio(log_q: Any, log_p: Any) -> Any:
             "convert one of them so that both are of one kind."
         )
     try:
-        return log_p - log_q
+        return as_scalar(log_p - log_q)
     except (ValueError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"log_q has shape {tuple(log_q.shape)} and log_p {tuple(log_p.shape)}, which do not "
@@ -107,7 +104,29 @@ def log_ratio(log_q: Any, log_p: Any) -> Any:
         ) from error
 
 
-def k1(log_r: Any) -> Any:
+def _check_scores(xp_q: Any, log_q: Any, xp_p: Any, log_p: Any) -> None:
+    """Refuse scores that no sample of q can have, after one look."""
+
+    def bad_p() -> Any:
+        return xp_p.any(xp_p.isnan(log_p)) | xp_p.any(log_p == math.inf)
+
+    def bad() -> Any:
+        of_q = xp_q.any(xp_q.isnan(log_q)) | xp_q.any(xp_q.isinf(log_q))
+        return of_q | bad_p() if xp_q is xp_p else of_q
+
+    if not seen(xp_q, bad) and (xp_q is xp_p or not seen(xp_p, bad_p)):
+        return
+    refuse_nan(xp_q, "log_q", log_q)
+    refuse_nan(xp_p, "log_p", log_p)
+    if anywhere(xp_q, xp_q.isinf(log_q)):
+        raise ValueError(
+            "log_q is infinite at a sample. A point with q(x) = 0 cannot have been drawn from q: "
+            "check that log_q scores the distribution that generated the samples, and mask padding."
+        )
+    raise ValueError("log_p is +inf at a sample; log-probabilities are finite or -inf.")
+
+
+def k1(log_r: Any, *, check: bool = True) -> Any:
     r"""Return k1 = -log r, unbiased for KL(q‖p) when x ~ q.
 
     Its variance is V1 = Var_q(log r), about 2 KL(q‖p) for smooth families near p = q; single
@@ -117,6 +136,8 @@ def k1(log_r: Any) -> Any:
     ----------
     log_r : array
         log p(x) - log q(x) in nats at x ~ q, any shape. ``-inf`` (p(x) = 0) gives ``+inf``.
+    check : bool
+        Whether to look for NaN and ``+inf``, which reads one number back from the device.
 
     Returns
     -------
@@ -140,11 +161,11 @@ def k1(log_r: Any) -> Any:
     >>> k1(np.array([-0.5, 0.25])).tolist()
     [0.5, -0.25]
     """
-    _, log_r = _checked(log_r)
-    return -log_r
+    _, log_r = _checked(log_r, check)
+    return as_scalar(-log_r)
 
 
-def k2(log_r: Any) -> Any:
+def k2(log_r: Any, *, check: bool = True) -> Any:
     r"""Return k2 = (log r)²/2, nonnegative, biased for KL(q‖p) when x ~ q.
 
     Near p = q the bias is of third order in the distance and the standard deviation of second
@@ -154,6 +175,8 @@ def k2(log_r: Any) -> Any:
     ----------
     log_r : array
         As in `k1`. ``-inf`` gives ``+inf``.
+    check : bool
+        As in `k1`.
 
     Returns
     -------
@@ -175,11 +198,12 @@ def k2(log_r: Any) -> Any:
     >>> k2(np.array([-0.5, 0.25])).tolist()
     [0.125, 0.03125]
     """
-    xp, log_r = _checked(log_r)
-    return in_wider_dtype(xp, lambda _, x: x * (0.5 * x), log_r)
+    _, log_r = _checked(log_r, check)
+    # Halving is exact, so that this is rounded once in every dtype.
+    return as_scalar(log_r * (0.5 * log_r))
 
 
-def k3(log_r: Any) -> Any:
+def k3(log_r: Any, *, check: bool = True) -> Any:
     r"""Return k3 = (r - 1) - log r, nonnegative, unbiased for KL(q‖p) when x ~ q and p ≪ q.
 
     Computed as ``expm1(x) - x`` with x = log r where that is accurate enough for the dtype, and by
@@ -189,6 +213,8 @@ def k3(log_r: Any) -> Any:
     ----------
     log_r : array
         As in `k1`. ``-inf`` gives ``+inf``; values above 709.78 overflow to ``+inf`` in float64.
+    check : bool
+        As in `k1`.
 
     Returns
     -------
@@ -213,11 +239,11 @@ def k3(log_r: Any) -> Any:
     >>> float(k3(1e-9))  # np.exp(1e-9) - 1 - 1e-9 gives 8.3e-17
     5.000000001666667e-19
     """
-    xp, log_r = _checked(log_r)
-    return expm1_minus_rounded(xp, log_r)
+    xp, log_r = _checked(log_r, check)
+    return as_scalar(expm1_minus_rounded(xp, log_r))
 
 
-def k_lambda(log_r: Any, lam: float) -> Any:
+def k_lambda(log_r: Any, lam: float, *, check: bool = True) -> Any:
     r"""Return k_λ = -log r + λ (r - 1), unbiased for KL(q‖p) for every λ when x ~ q and p ≪ q.
 
     λ = 0 gives k1 and λ = 1 gives k3; only λ = 1 is nonnegative. The variance is least at
@@ -229,6 +255,8 @@ def k_lambda(log_r: Any, lam: float) -> Any:
         As in `k1`.
     lam : float
         λ, the coefficient of the control variate r - 1; finite.
+    check : bool
+        As in `k1`.
 
     Returns
     -------
@@ -252,9 +280,9 @@ def k_lambda(log_r: Any, lam: float) -> Any:
     True
     """
     _check_number("lam", "λ", lam)
-    xp, log_r = _checked(log_r)
+    xp, log_r = _checked(log_r, check)
     if lam == 0:
-        return -log_r  # not 0·r: at r = +inf that would be NaN, and k1 needs no r at all
+        return as_scalar(-log_r)  # not 0·r: at r = +inf that would be NaN, and k1 needs no r at all
 
     def formula(xp: Any, x: Any) -> Any:
         # λ(r - 1 - log r) + (λ - 1) log r keeps the accuracy of k3 at λ = 1.
@@ -263,10 +291,10 @@ def k_lambda(log_r: Any, lam: float) -> Any:
     def at_minus_infinity(xp: Any, x: Any) -> Any:
         return xp.where(xp.isinf(x), -x, formula(xp, x))
 
-    return in_wider_dtype(xp, at_minus_infinity, log_r)
+    return as_scalar(in_wider_dtype(xp, at_minus_infinity, log_r))
 
 
-def k3_forward(log_r: Any) -> Any:
+def k3_forward(log_r: Any, *, check: bool = True) -> Any:
     r"""Return r log r - (r - 1), nonnegative, unbiased for KL(p‖q) when x ~ q and p ≪ q.
 
     The same construction as k3 for the other direction of the divergence, from the same samples.
@@ -275,6 +303,8 @@ def k3_forward(log_r: Any) -> Any:
     ----------
     log_r : array
         As in `k1`. ``-inf`` gives 1.
+    check : bool
+        As in `k1`.
 
     Returns
     -------
@@ -296,11 +326,11 @@ def k3_forward(log_r: Any) -> Any:
     >>> k3_forward(np.array([-0.5, 0.25])).round(4).tolist()
     [0.0902, 0.037]
     """
-    xp, log_r = _checked(log_r)
-    return in_wider_dtype(xp, forward, log_r)
+    xp, log_r = _checked(log_r, check)
+    return as_scalar(forward_rounded(xp, log_r))
 
 
-def k_alpha(log_r: Any, alpha: float) -> Any:
+def k_alpha(log_r: Any, alpha: float, *, check: bool = True) -> Any:
     r"""Return (r^α - 1 - α (r - 1))/(α (α - 1)), nonnegative, unbiased for D_α when x ~ q, p ≪ q.
 
     The family joins the two divergences of Kullback and Leibler, from the same samples: α = 0 is
@@ -313,6 +343,8 @@ def k_alpha(log_r: Any, alpha: float) -> Any:
         As in `k1`. ``-inf`` gives 1/α for α > 0 and else ``+inf``.
     alpha : float
         α; finite.
+    check : bool
+        As in `k1`.
 
     Returns
     -------
@@ -340,11 +372,11 @@ def k_alpha(log_r: Any, alpha: float) -> Any:
     """
     _check_number("alpha", "α", alpha)
     alpha = float(alpha)
-    xp, log_r = _checked(log_r)
-    return in_wider_dtype(xp, lambda xp, x: alpha_member(xp, x, alpha), log_r)
+    xp, log_r = _checked(log_r, check)
+    return as_scalar(in_wider_dtype(xp, lambda xp, x: alpha_member(xp, x, alpha), log_r))
 
 
-def k_f(log_r: Any, f: Callable[[Any], Any], slope: float) -> Any:
+def k_f(log_r: Any, f: Callable[[Any], Any], slope: float, *, check: bool = True) -> Any:
     r"""Return f(r) - f(1) - f'(1) (r - 1), nonnegative, unbiased for D_f - f(1) when x ~ q, p ≪ q.
 
     Parameters
@@ -355,6 +387,8 @@ def k_f(log_r: Any, f: Callable[[Any], Any], slope: float) -> Any:
         Convex function of r, elementwise on arrays of the kind of ``log_r``.
     slope : float
         f'(1), or any subgradient there; finite.
+    check : bool
+        As in `k1`.
 
     Returns
     -------
@@ -382,18 +416,18 @@ def k_f(log_r: Any, f: Callable[[Any], Any], slope: float) -> Any:
     if not callable(f):
         raise TypeError(f"f is a {type(f).__name__}; pass a function of r = p(x)/q(x).")
     _check_number("slope", "f'(1)", slope)
-    xp, log_r = _checked(log_r)
+    xp, log_r = _checked(log_r, check)
 
     def formula(xp: Any, x: Any) -> Any:
         return f(xp.exp(x)) - f(xp.ones_like(x)) - float(slope) * xp.expm1(x)
 
     value = in_wider_dtype(xp, formula, log_r)
-    if anywhere(xp, xp.isnan(value)):
+    if check and anywhere(xp, xp.isnan(value)):
         raise ValueError(
             "f gives NaN at a sample, or f(r) and r are both infinite there. Give f its limits at "
             "r = 0 and at large r, or leave out samples with an extreme log_r."
         )
-    return value
+    return as_scalar(value)
 
 
 class Estimator(NamedTuple):
@@ -451,14 +485,18 @@ def _check_number(name: str, symbol: str, value: Any) -> None:
         raise ValueError(f"{name} is {value}; {symbol} must be a finite number.")
 
 
-def _checked(log_r: Any) -> tuple[Any, Any]:
+def _checked(log_r: Any, check: bool) -> tuple[Any, Any]:
     """Return namespace and array of a log-ratio that may have been drawn from q."""
     xp, log_r = as_floating("log_r", log_r)
-    # For NumPy one pass without a copy decides: if there is a NaN it is the maximum.
-    suspicious = not (isinstance(log_r, np.ndarray) and log_r.max(initial=-math.inf) < math.inf)
+    if not check:
+        return xp, log_r
+    if isinstance(log_r, np.ndarray):
+        # One pass without a copy decides: if there is a NaN it is the maximum.
+        suspicious = not log_r.max(initial=-math.inf) < math.inf
+    else:
+        suspicious = anywhere(xp, ~(log_r < math.inf))
     if suspicious:
         refuse_nan(xp, "log_r", log_r)
-    if suspicious and anywhere(xp, log_r == math.inf):
         raise ValueError(
             "log_r is +inf at a sample, so q(x) = 0 there; such a point cannot have been drawn "
             "from q. Check that log_q scores the distribution that generated the samples."

@@ -4,6 +4,7 @@ Run by ``make test-arrays``; the other tests need none of these libraries.
 """
 
 import shutil
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ import jax.numpy
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,42 @@ JAX_32 = Library("jax float32", jax.numpy, jax.Array, has_float64=False)
 DASK = Library("dask", dask.array, dask.array.Array)
 
 
+class Recorded(TorchDispatchMode):
+    """Which operations were called, and the largest dtype and number of bytes that they made."""
+
+    def __init__(self, refused=()):
+        super().__init__()
+        self.calls, self.refused, self.alive, self.peak = [], refused, {}, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        self.calls.append(function.overloadpacket.__name__)
+        for z in tree_leaves(out):
+            if not torch.is_tensor(z):
+                continue
+            assert z.dtype not in self.refused, function
+            storage = z.untyped_storage()
+            key = storage._cdata
+            if key not in self.alive:
+                self.alive[key] = storage.nbytes()
+                weakref.finalize(storage, self.alive.pop, key, None)
+                self.peak = max(self.peak, sum(self.alive.values()))
+        return out
+
+    @property
+    def reads(self):
+        return self.calls.count("_local_scalar_dense")
+
+
+# Of torch.compile itself; Python shows it to nobody who does not ask for it.
+tracing = pytest.mark.filterwarnings(
+    "ignore:<class 'torch.autograd.function.Function'> should not be:DeprecationWarning"
+)
+
+
 def compiling(test):
     """Mark a test that makes machine code with torch.compile, whose own warnings are not ours."""
-    for warning in (
-        "ignore:Dynamo detected a call to a `functools.lru_cache`",
-        "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
-    ):
-        test = pytest.mark.filterwarnings(warning)(test)
+    warning = "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
     missing = shutil.which("c++") is None
-    return pytest.mark.skipif(missing, reason="torch.compile needs a C++ compiler")(test)
+    skip = pytest.mark.skipif(missing, reason="torch.compile needs a C++ compiler")
+    return skip(tracing(pytest.mark.filterwarnings(warning)(test)))

@@ -8,10 +8,11 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from libraries import DASK, JAX, TORCH, compiling
+from libraries import DASK, JAX, TORCH, Recorded, compiling, tracing
 from test_estimators import BITS, EXACT, grid
 
 import klapprox as kl
+from klapprox import _torch
 
 # Mantissa bits and the exponents of the smallest and largest normal number.
 FORMATS = {
@@ -93,6 +94,91 @@ def test_values_are_as_accurate_as_documented(library, function, dtype):
         assert errors.max() <= 1
     else:
         assert errors.max() <= (4 if library.name.startswith("jax") else 3)
+
+
+@of_table
+def test_float32_is_accurate_without_float64(function, monkeypatch):
+    monkeypatch.setattr(_torch, "_WITHOUT_FLOAT64", {"cpu"})
+    x = TORCH.array(GRIDS["float32"], "float32").requires_grad_()
+    with Recorded({torch.float64}):
+        value = function(x)
+        value.sum().backward()
+    points = GRIDS["float32"].astype(float)
+    values, slopes = (TORCH.numpy(z).astype(float) for z in (value, x.grad))
+    errors = ulp_errors(values, points, EXACT[function], "float32")
+    assert errors.max() <= (3 if function is kl.k3_forward else 2)
+    errors = ulp_errors(slopes, points, DERIVATIVES[function], "float32")
+    assert errors.max() <= 2
+
+
+SMOOTH = {**{function.__name__: function for function in EXACT}, **OTHERS}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of PyTorch's own rules
+@pytest.mark.parametrize("name", SMOOTH)
+def test_torch_differentiates_as_it_should(name):
+    x = torch.tensor([-30.0, -3.0, -1.5, -0.4, 0.3, 0.9, 2.5], dtype=torch.float64)
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(SMOOTH[name], (x,))
+    if name != "k1":
+        assert torch.autograd.gradgradcheck(SMOOTH[name], (x,))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of PyTorch's own rules
+@pytest.mark.parametrize("function", [kl.k3, kl.k3_forward], ids=lambda function: function.__name__)
+def test_torch_transforms_it(function):
+    x = TORCH.array([-3.0, -0.4, 0.0, 0.9, 2.5])
+    slope = np.array([float(DERIVATIVES[function](mpmath.mpf(v))) for v in x.tolist()])
+    found = torch.func.vmap(torch.func.grad(function))(x)
+    np.testing.assert_allclose(found, slope, rtol=1e-14)
+    values, tangents = torch.func.jvp(function, (x,), (torch.full_like(x, 2.0),))
+    np.testing.assert_allclose(tangents, 2 * slope, rtol=1e-14)
+    assert torch.equal(values, function(x))
+    second = torch.func.vmap(torch.func.grad(torch.func.grad(function)))(x)
+    third = torch.func.vmap(torch.func.hessian(function))(x)
+    np.testing.assert_allclose(third, second, rtol=1e-13)
+
+
+@pytest.mark.parametrize("function", [kl.k3, kl.k3_forward], ids=lambda function: function.__name__)
+@with_dtype
+def test_long_tensors_are_the_same_in_blocks(function, dtype, monkeypatch):
+    points = TORCH.array(GRIDS[dtype][:60], dtype).reshape(2, 3, 10)
+    results = []
+    for block in (10**6, 17, 7):
+        monkeypatch.setattr(_torch, "_BLOCK", block)
+        x = points.clone().requires_grad_()
+        value = function(x)
+        value.sum().backward()
+        results.append((value.detach(), x.grad))
+    for value, slope in results[1:]:
+        assert torch.equal(value, results[0][0])
+        assert torch.equal(slope, results[0][1])
+
+
+CHECKING = {
+    **{
+        name: (lambda x, f=f, **check: f(x, **check))
+        for name, f in [(function.__name__, function) for function in EXACT]
+    },
+    "k_lambda": lambda x, **check: kl.k_lambda(x, 0.5, **check),
+    "k_alpha": lambda x, **check: kl.k_alpha(x, 0.25, **check),
+    "k_f": lambda x, **check: kl.k_f(x, lambda r: r * r, 2.0, **check),
+    "log_ratio": lambda x, **check: kl.log_ratio(x, x, **check),
+    "weighted": lambda x, **check: kl.weighted(x, x, **check),
+}
+
+
+@pytest.mark.parametrize("name", CHECKING)
+def test_one_number_is_read_back_or_none(name):
+    x = TORCH.array(POINTS, "float32")
+    for check, reads in ((True, 2 if name == "k_f" else 1), (False, 0)):
+        with Recorded() as seen:
+            CHECKING[name](x, check=check)
+        assert seen.reads == reads
+    bad = TORCH.array([0.0, np.nan])
+    with pytest.raises(ValueError, match="NaN"):
+        CHECKING[name](bad)
+    assert torch.isnan(CHECKING[name](bad, check=False)).any()
 
 
 @with_dtype
@@ -214,8 +300,8 @@ def test_dask_stays_lazy(function):
     np.testing.assert_array_equal(value.compute(), function(POINTS))
 
 
+@tracing
 @of_log_r
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_torch_compiles_it_whole(function):
     def mean(log_q, log_p):
         return function(kl.log_ratio(log_q, log_p)).mean()

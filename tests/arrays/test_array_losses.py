@@ -5,10 +5,11 @@ import jax
 import numpy as np
 import pytest
 import torch
-from libraries import DASK, JAX, TORCH, compiling
+from libraries import DASK, JAX, TORCH, Recorded, compiling, tracing
 from sequence_tree import END, LENGTH, TOKENS, gather, log_softmax, logits, sequences
 
 import klapprox as kl
+from klapprox import _torch
 
 TOKEN_TABLE, MASK = sequences()
 BEFORE = np.concatenate([np.zeros((len(MASK), 1), dtype=int), TOKEN_TABLE[:, :-1]], axis=1)
@@ -86,6 +87,11 @@ def value(tree, function):
     return float(tree.library.numpy(function(tree.library.array(Z))))
 
 
+# The sequences are enumerated, not drawn: nothing follows from their weights.
+enumerated = pytest.mark.filterwarnings("ignore:The weights of whole sequences:klapprox.KLWarning")
+
+
+@enumerated
 @with_sampler
 def test_at_sequence_level_value_and_gradient_are_those_of_the_sequence_kl(tree, off_policy):
     def loss(z):
@@ -205,11 +211,12 @@ def test_values_are_those_of_numpy(library, level, dtype):
     mask = library.array(KEPT, "bool")
     value = kl.kl_loss(*arrays[:2], log_old=arrays[2], mask=mask, level=level)
     assert value.shape == (2,)
-    assert value.dtype == arrays[0].dtype
+    wide = "float64" if dtype == "float64" else "float32"
+    assert value.dtype == library.array([0.0], wide).dtype
     rounded = [library.numpy(array).astype(np.float64) for array in arrays]
     exact = kl.kl_loss(*rounded[:2], log_old=rounded[2], mask=KEPT, level=level)
-    unit = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}[dtype]
-    np.testing.assert_allclose(library.numpy(value).astype(np.float64), exact, rtol=4 * unit)
+    unit = {"float64": 2**-52, "float32": 2**-23}[wide]
+    np.testing.assert_allclose(library.numpy(value).astype(np.float64), exact, rtol=8 * unit)
 
 
 @LEVELS
@@ -232,8 +239,8 @@ def summed(level):
     return loss
 
 
+@tracing
 @LEVELS
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_torch_compiles_it_whole(level):
     eager, compiled = summed(level), torch.compile(summed(level), backend="eager", fullgraph=True)
     results = []
@@ -284,7 +291,6 @@ def test_torch_maps_it():
 def test_errors_name_the_argument_in_every_library_that_can_be_looked_at(library):
     good = library.array(ARGUMENTS[0], "float32")
     bad = library.array(np.where(KEPT, ARGUMENTS[0], np.nan), "float32")
-    nothing = library.array(np.zeros((2, 3)), "bool")
     with pytest.raises(TypeError, match=r"^mask has dtype"):
         kl.kl_loss(good, good, mask=good)
     with pytest.raises(ValueError, match=r"^log_ref has shape"):
@@ -294,8 +300,181 @@ def test_errors_name_the_argument_in_every_library_that_can_be_looked_at(library
         return
     with pytest.raises(ValueError, match=r"^log_old is NaN"):
         kl.kl_loss(good, good, log_old=bad)
-    with pytest.raises(ValueError, match=r"^mask leaves no token"):
-        kl.kl_loss(good, good, mask=nothing)
+    assert kl.kl_loss(good, bad, check=False).shape == (2,)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sequence", "sequence-mean", "token-mean"])
+@pytest.mark.parametrize("bounds", [{}, {"max_weight": 1.1, "clamp": 0.7}], ids=["", "bounded"])
+@LEVELS
+def test_every_option_has_the_gradient_that_is_written_out(
+    differentiating, level, reduction, bounds
+):
+    library = differentiating
+    mask = np.array([[True, False, True], [False] * 3])  # the second sequence has no token
+    log_pi, log_ref, log_old = (np.where(mask, values, np.nan) for values in ARGUMENTS)
+    scale = np.array([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]])
+    scale = {"none": scale, "sequence": scale[:, 0]}.get(reduction, scale[0, 1])
+    scale = library.array(scale)
+
+    def loss(z):
+        values = kl.kl_loss(
+            z,
+            library.array(log_ref),
+            log_old=library.array(log_old),
+            mask=library.array(mask, "bool"),
+            level=level,
+            reduction=reduction,
+            **bounds,
+        )
+        return library.xp.sum(scale * values)
+
+    x = np.clip(log_ref - log_pi, -bounds.get("clamp", np.inf), bounds.get("clamp", np.inf))[0, ::2]
+    log_w = (log_pi - log_old)[0, ::2]
+    w = np.exp(np.cumsum(log_w) if level == "sequence" else log_w)
+    credit = -x * np.minimum(w, bounds.get("max_weight", np.inf))
+    if level == "sequence":
+        credit = np.array([credit.sum(), credit[1]])
+    factor = {"none": [1.0, 4.0], "sequence": 1.0, "sequence-mean": 2.0 / 2, "token-mean": 2.0 / 2}
+    expected = np.zeros((2, 3))
+    expected[0, ::2] = factor[reduction] * credit
+    np.testing.assert_allclose(library.gradient(loss, log_pi), expected, rtol=1e-13)
+
+
+@LEVELS
+def test_blocks_are_the_same_as_one_piece(level, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    pi, ref, old, scale = (
+        torch.log(0.5 + 0.5 * torch.rand((2, 5, 7), generator=generator)) for _ in range(4)
+    )
+    mask = torch.rand((2, 5, 7), generator=generator) < 0.8
+
+    def both(given, weights, **options):
+        x = pi.clone().requires_grad_()
+        value = kl.kl_loss(x, given[0], log_old=given[1], level=level, check=False, **options)
+        return value, torch.autograd.grad((value * weights).sum(), x)[0]
+
+    cases = [
+        ((ref, old), scale[..., 0], {"mask": mask}),
+        ((ref, None), scale[..., 0], {}),
+        ((ref, old), scale, {"mask": mask, "reduction": "none"}),
+    ]
+    for given, weights, options in cases:
+        whole = both(given, weights, **options)
+        for numbers in (3, 7, 15, 30):
+            monkeypatch.setattr(_torch, "_BLOCK", numbers)
+            for found, wanted in zip(both(given, weights, **options), whole, strict=True):
+                assert torch.equal(found, wanted)
+            assert kl.k3(pi - ref).tolist() == kl.k3((pi - ref).numpy()).tolist()
+        monkeypatch.undo()
+
+
+@LEVELS
+def test_the_gradient_is_linear_in_what_comes_in_and_has_no_derivative_of_its_own(level):
+    x, scale = TORCH.array(ARGUMENTS[0]).requires_grad_(), torch.ones(2, dtype=torch.float64)
+    scale.requires_grad_()
+    value = kl.kl_loss(x, TORCH.array(ARGUMENTS[1]), level=level)
+    (slope,) = torch.autograd.grad((value * scale).sum(), x, create_graph=True)
+    (back,) = torch.autograd.grad(slope.sum(), scale, retain_graph=True)
+    assert torch.allclose(back, slope.detach().sum(dim=1))
+    assert torch.autograd.grad(slope.sum(), x, allow_unused=True)[0] is None
+
+    def loss(z):
+        return kl.kl_loss(z, TORCH.array(ARGUMENTS[1]), level=level).sum()
+
+    assert torch.equal(torch.func.grad(loss)(x.detach()), slope.detach())
+    rows = torch.func.vmap(torch.func.grad(loss_of_a_row(level)))(
+        x.detach(), TORCH.array(ARGUMENTS[1])
+    )
+    assert torch.equal(rows, slope.detach())
+
+
+def loss_of_a_row(level):
+    return lambda log_pi, log_ref: kl.kl_loss(log_pi, log_ref, level=level)
+
+
+def training_arguments(shape=(4, 6)):
+    generator = torch.Generator().manual_seed(0)
+    arrays = [torch.log(0.5 + 0.5 * torch.rand(shape, generator=generator)) for _ in range(3)]
+    return arrays, torch.rand(shape, generator=generator) < 0.9
+
+
+@LEVELS
+@pytest.mark.parametrize("bounds", [{}, {"max_weight": 2.0, "clamp": 5.0}], ids=["", "bounded"])
+@pytest.mark.parametrize("reduction", ["none", "sequence", "sequence-mean", "token-mean"])
+def test_one_number_is_read_back_or_none(level, reduction, bounds):
+    (pi, ref, old), mask = training_arguments()
+    for check, reads in ((True, 1), (False, 0)):
+        x = pi.clone().requires_grad_()
+        with Recorded() as seen:
+            value = kl.kl_loss(
+                x,
+                ref,
+                log_old=old,
+                mask=mask,
+                level=level,
+                reduction=reduction,
+                check=check,
+                **bounds,
+            )
+            value.sum().backward()
+        assert seen.reads == reads
+
+
+@LEVELS
+def test_float64_is_not_needed(level, monkeypatch):
+    (pi, ref, old), mask = training_arguments((4, 60))
+    exact = kl.kl_loss(pi.double(), ref.double(), log_old=old.double(), mask=mask, level=level)
+    with Recorded({torch.float64}) as seen, pytest.raises(AssertionError):
+        kl.kl_loss(pi, ref, log_old=old, mask=mask, level=level)  # the guard sees what it should
+    monkeypatch.setattr(_torch, "_WITHOUT_FLOAT64", {"cpu"})
+    with Recorded({torch.float64}) as seen:
+        x = pi.clone().requires_grad_()
+        value = kl.kl_loss(x, ref, log_old=old, mask=mask, level=level)
+        value.sum().backward()
+    assert "expm1" in seen.calls
+    np.testing.assert_allclose(value.detach(), exact, rtol=2e-6)
+
+
+@enumerated
+@pytest.mark.parametrize("off_policy", [False, True])
+@LEVELS
+def test_it_needs_no_more_memory_than_the_one_liner(level, off_policy):
+    (pi, ref, old), mask = training_arguments((256, 1024))
+
+    def one_liner(x):
+        log_r = ref - x
+        k3 = torch.exp(log_r) - log_r - 1
+        weight = torch.exp(x.detach() - old) if off_policy else 1.0
+        return (k3 * weight * mask).sum(dim=-1)
+
+    def loss(x):
+        return kl.kl_loss(x, ref, log_old=old if off_policy else None, mask=mask, level=level)
+
+    peaks = []
+    for function in (one_liner, loss, lambda x: kl.k3(ref - x).sum(dim=-1)):
+        x = pi.clone().requires_grad_()
+        with Recorded() as seen:
+            function(x).sum().backward()
+        peaks.append(seen.peak)
+    assert max(peaks[1:]) <= peaks[0]
+
+
+@tracing
+def test_shapes_that_change_do_not_compile_again():
+    graphs = []
+
+    def backend(graph, example):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(summed("sequence"), backend=backend, fullgraph=True, dynamic=True)
+    for shape in ((3, 4), (5, 6), (7, 9), (70, 1000)):
+        (pi, ref, old), mask = training_arguments(shape)
+        x = pi.requires_grad_()
+        compiled(x, ref, old, mask).backward()
+        assert torch.isfinite(x.grad).all()
+    assert len(graphs) == 1
 
 
 def test_two_libraries_do_not_mix():

@@ -9,6 +9,7 @@ import sympy as sp
 import klapprox as kl
 from klapprox.book.symbolic import (
     FinitePair,
+    Tree,
     distributions,
     k1,
     k2,
@@ -151,3 +152,108 @@ def test_gibbs_inequality_holds_with_equality_only_for_equal_laws():
     for pair in rational_pairs(2, 6):
         assert (pair.kl == 0) == (pair.q == pair.p)
         assert pair.kl >= 0
+
+
+def test_a_pair_of_symbols_has_their_logarithms():
+    a, b = sp.symbols("a b", positive=True)
+    pair = FinitePair.of((a, 1 - a), (a * b, 1 - a * b))
+    assert pair.ratios[0] == (a, b, sp.log(b))
+    numbers = {a: sp.Rational(1, 2), b: sp.Rational(1, 2)}
+    exact = FinitePair.rational(HALVES, ["1/4", "3/4"])
+    assert sp.simplify(pair.kl.subs(numbers) - exact.kl) == 0
+    assert FinitePair.of(exact.q, exact.p) == exact
+
+
+def test_pairs_of_unequal_length_are_refused():
+    with pytest.raises(ValueError, match=r"^q has 2 points and p 1; give equally many\.$"):
+        FinitePair.of((sp.Rational(1, 2),) * 2, (1,))
+
+
+def test_laws_given_a_set_and_with_a_set_taken_as_one():
+    inside = PAIR.given([0, 2])
+    assert inside == FinitePair.rational(["3/4", "1/4"], ["1/3", "2/3"])
+    assert PAIR.merged([0, 2]) == FinitePair.rational(["1/3", "2/3"], ["1/2", "1/2"])
+    assert PAIR.merged([1]) == FinitePair.rational(["1/2", "1/6", "1/3"], ["1/6", "1/3", "1/2"])
+
+
+@pytest.mark.parametrize("pair", [PAIR, FinitePair.generic(3)], ids=["rational", "generic"])
+def test_the_divergence_is_that_of_the_merged_laws_and_of_those_given_the_set(pair):
+    parts = pair.merged([1, 2]).kl + (pair.q[1] + pair.q[2]) * pair.given([1, 2]).kl
+    assert sp.cancel(parts - pair.kl) == 0
+
+
+@pytest.mark.parametrize("function", [k1, k3, lambda r, log_r: r])
+def test_moments_given_a_set_obey_the_laws_of_total_mean_and_variance(function):
+    inside, rest = [0, 2], [1]
+    mass = PAIR.q[0] + PAIR.q[2]
+    means = [PAIR.mean(function, points) for points in (inside, rest)]
+    assert sp.expand(mass * means[0] + (1 - mass) * means[1] - PAIR.mean(function)) == 0
+    within = mass * PAIR.variance(function, inside)
+    between = mass * (1 - mass) * (means[0] - means[1]) ** 2
+    assert PAIR.variance(function, rest) == 0
+    assert sp.expand(within + between - PAIR.variance(function)) == 0
+
+
+TREE = Tree(tokens=3, length=2)
+
+
+def test_a_tree_has_all_prefixes_and_sequences():
+    assert TREE.prefixes == [(), (0,), (1,), (2,)]
+    assert len(TREE.sequences) == 9
+    assert len(set(TREE.sequences)) == 9
+
+
+@pytest.mark.parametrize("law", [TREE.law(0), TREE.law(1), TREE.symbols("x")])
+def test_the_laws_of_a_tree_sum_to_one(law):
+    assert TREE.mean(law, lambda y: 1) == 1
+    assert all(sp.expand(sum(row)) == 1 for row in law.values())
+
+
+def test_no_two_laws_of_a_tree_agree_after_any_prefix():
+    tree = Tree(tokens=2, length=3)
+    rows = [row for number in range(5) for row in tree.law(number).values()]
+    assert len(set(rows)) == len(rows) == 35
+    assert all(0 < x < 1 for row in rows for x in row)
+
+
+def test_chances_are_products_of_steps():
+    law = TREE.law(0)
+    assert TREE.steps(law, (2, 1)) == [law[()][2], law[2,][1]]
+    assert TREE.chance(law, (2, 1)) == law[()][2] * law[2,][1]
+    assert TREE.chance(law, ()) == 1
+    assert sum(TREE.chance(law, (token,)) for token in range(3)) == 1
+
+
+def test_the_gradient_in_the_logits_is_the_one_of_a_softmax():
+    law = TREE.symbols("x")
+    logits = sp.symbols("z0:2", real=True)
+    odds = [sp.exp(z) for z in logits] + [sp.Integer(1)]
+    softmax = [v / sum(odds) for v in odds]
+    at = dict(zip(law[()][:2], softmax[:2], strict=True))
+    f = law[()][0] ** 2 + sp.log(law[()][2]) * law[1,][0]
+    found = TREE.gradient(law, f)
+    assert len(found) == 8
+    for j, z in enumerate(logits):
+        difference = sp.diff(f.subs(at), z) - found[j].subs(at)
+        assert sp.simplify(difference) == 0
+    # After the token 1 only the logarithm's factor depends on the logits; after 0 nothing does.
+    assert found[2:4] == [0, 0]
+    x0, x1 = law[1,][:2]
+    assert sp.cancel(found[4] - sp.log(law[()][2]) * x0 * (1 - x0)) == 0
+    assert sp.cancel(found[5] + sp.log(law[()][2]) * x0 * x1) == 0
+    assert found[6:] == [0, 0]
+
+
+def test_a_mean_gradient_is_the_gradient_of_the_mean():
+    law = TREE.symbols("x")
+    reward = {y: sp.Integer(3 * y[0] + y[1] ** 2) for y in TREE.sequences}
+    score = {y: TREE.gradient(law, sp.log(TREE.chance(law, y))) for y in TREE.sequences}
+    expected = TREE.gradient(law, TREE.mean(law, reward.get))
+    found = [TREE.mean(law, lambda y, j=j: reward[y] * score[y][j]) for j in range(8)]
+    assert [sp.cancel(a - b) for a, b in zip(found, expected, strict=True)] == [0] * 8
+
+
+def test_the_pair_of_a_tree_obeys_the_chain_rule():
+    q, p = TREE.law(0), TREE.law(1)
+    after = [FinitePair.rational(q[h], p[h]).kl * TREE.chance(q, h) for h in TREE.prefixes]
+    assert sp.expand(TREE.pair(q, p).kl - sum(after)) == 0

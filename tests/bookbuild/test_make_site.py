@@ -282,6 +282,7 @@ def test_nothing_changed_is_nothing_to_do(whole):
 
 SOURCES = [
     *("index.md", "figure.ipynb", "_config.yml", "requirements.lock", "references.bib"),
+    *("CITATION.cff", "labels.yml"),
     *("_static/book.css", "chapters/k1.ipynb", "bookbuild/some.py", "src/klapprox/exact/some.py"),
 ]
 

@@ -27,13 +27,24 @@ def pytest_addoption(parser):
     parser.addoption("--site", default="_build/html", help="folder of the built site")
 
 
+# Of the pages of results, which are made alike: one with much, one with little, one with wide code.
+OF_RESULTS = ("s/thm-gibbs.html", "s/def-k2.html", "s/prop-library-losses.html")
+
+
 def pytest_generate_tests(metafunc):
-    """Run every test that takes ``page_path`` once for each page of the site."""
+    """Run every test that takes ``page_path`` for each page, and for three pages of results."""
     if "page_path" in metafunc.fixturenames:
-        site = _site(metafunc.config)
-        # _static holds the theme's templates, which end in .html too.
-        found = (path.relative_to(site).as_posix() for path in site.rglob("*.html"))
-        metafunc.parametrize("page_path", sorted(p for p in found if not p.startswith("_static/")))
+        found = all_pages(_site(metafunc.config))
+        metafunc.parametrize(
+            "page_path", [p for p in found if not p.startswith("s/") or p in OF_RESULTS]
+        )
+
+
+def all_pages(site):
+    """Return the paths of all pages."""
+    # _static holds the theme's templates, which end in .html too.
+    found = (path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+    return sorted(path for path in found if not path.startswith("_static/"))
 
 
 def _site(config):

@@ -9,11 +9,13 @@ import functools
 import gzip
 import html.parser
 import itertools
+import json
 import urllib.parse
 from urllib.parse import unquote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from sphinx.util.inventory import InventoryFile
 
 WIDTHS = {1280: 800, 390: 844}  # width: height
 NARROW = (360, 390, 768, 1280)  # every formula fits at these widths
@@ -333,14 +335,14 @@ def check_links(path, site):
         inside = target.is_file() and target.is_relative_to(site)
         if not inside or (fragment and fragment not in anchors(target).ids):
             broken.append(link)
-    assert not broken, f"broken links: {broken}"
+    assert not broken, f"{path}: broken links: {broken}"
 
 
 def check_ids(path):
     """No id occurs twice in a page."""
     ids = anchors(path).ids
     twice = {name for name in ids if ids.count(name) > 1}
-    assert not twice, f"ids that occur twice: {twice}"
+    assert not twice, f"{path}: ids that occur twice: {twice}"
 
 
 # --- The site ------------------------------------------------------------------------------------
@@ -427,9 +429,12 @@ def test_paper_is_light_in_a_dark_browser(visit, bases):
     check_scheme(page, "dark")
 
 
-def test_files(site, page_path):
-    check_links(site / page_path, site)
-    check_ids(site / page_path)
+def test_files(site):
+    pages = [path for path in site.rglob("*.html") if "_static" not in path.parts]
+    assert any(path.parent.name == "s" for path in pages)
+    for path in pages:
+        check_links(path, site)
+        check_ids(path)
 
 
 @pytest.mark.parametrize(("served", "width", "scheme"), COMBINATIONS)
@@ -568,6 +573,128 @@ def test_search(visit, bases, served, width):
     check_search(opened.page, "jeffreys")
     check_requests(opened, bases[served])
     check_problems(opened)
+
+
+# --- Results: their pages, citations, the list, the graph, the data -------------------------------
+
+
+@pytest.fixture(scope="module")
+def every(site):
+    """What the site says of its results to programs, by label."""
+    found = json.loads((site / "results.json").read_text(encoding="utf-8"))["results"]
+    return {record["label"]: record for record in found}
+
+
+def test_a_result_is_cited_from_its_chapter_by_keyboard_alone(visit, bases, every):
+    page = visit(f"{bases['file']}chapters/k3-control-variates.html#thm-optimal-lambda").page
+    page.keyboard.press("Tab")  # from where the address leads: the mark of the statement
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "cite"
+    page.keyboard.press("Enter")
+    dialog = page.locator("dialog[open]")
+    dialog.wait_for(state="visible")
+    shown = {
+        name: dialog.locator(f".{name}").inner_text() for name in ("sentence", "bibtex", "latex")
+    }
+    cite = every["thm-optimal-lambda"]["cite"]
+    assert shown == {name: cite[name] for name in shown}
+    selected = set()
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        selected.add(page.evaluate("String(getSelection())"))
+    assert cite["bibtex"] in selected, "who tabs to a text has it selected"
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.textContent") == "cite"
+
+
+def test_without_a_script_cite_leads_to_the_page_of_the_result(browser, bases):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{bases['file']}chapters/k1.html")
+    page.locator("#thm-k1-unbiased .cite").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/s/thm-k1-unbiased.html#cite")
+    assert "@misc{klapprox-thm-k1-unbiased" in page.locator("#cite").inner_text()
+    context.close()
+
+
+def test_a_link_between_results_shows_what_it_leads_to(visit, bases, every):
+    page = visit(f"{bases['file']}s/thm-optimal-lambda.html").page
+    page.locator("#uses a").first.focus()
+    card = page.locator(".preview")
+    card.wait_for(state="visible")
+    assert card.inner_text().startswith(every[every["thm-optimal-lambda"]["uses"][0]]["name"])
+
+
+def test_all_results_can_be_chosen_from(visit, bases, every):
+    page = visit(f"{bases['file']}back-matter/results.html").page
+
+    def shown():
+        return page.eval_on_selector_all(
+            ".results > li:not([hidden]) .about > a:first-child",
+            "all => all.map(e => e.textContent)",
+        )
+
+    def labels(**wanted):
+        return [k for k, r in every.items() if all(r[name] == v for name, v in wanted.items())]
+
+    assert shown() == list(every)
+    page.select_option("[name=kind]", "lemma")
+    assert shown() == labels(kind="lemma")
+    page.select_option("[name=chapter]", "chapters/definition")
+    assert set(shown()) == {k for k in labels(kind="lemma") if every[k]["number"].startswith("1.")}
+    assert page.locator("#all-results > section:visible").count() == 1
+    page.select_option("[name=kind]", "")
+    page.select_option("[name=chapter]", "")
+    page.select_option("[name=status]", "exact counterexample")
+    assert shown() == [k for k, r in every.items() if "exact counterexample" in r["status"]]
+    page.select_option("[name=status]", "")
+    page.fill("[name=words]", "Bretagnolle Huber")
+    assert shown()[0] == "thm-bretagnolle-huber"
+    assert page.locator("output[name=count]").inner_text() == f"{len(shown())} of {len(every)}"
+
+
+def test_all_results_are_a_list_without_scripts(browser, bases, every):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{bases['file']}back-matter/results.html")
+    assert page.locator(".results > li").count() == len(every)
+    assert not page.locator(".filters").is_visible()
+    context.close()
+
+
+def test_the_graph_says_what_rests_on_what(visit, bases, every):
+    page = visit(f"{bases['file']}back-matter/graph.html").page
+    assert page.locator(".graph a[id]").count() == len(every)
+    for label in ("thm-gibbs", "thm-missing-term"):
+        page.locator(f"#graph-{label}").focus()
+        lit = page.eval_on_selector_all(
+            ".graph path.lit", "all => all.map(e => [e.dataset.from, e.dataset.to])"
+        )
+        record = every[label]
+        assert {used for used, user in lit if user == label} == set(record["uses"])
+        assert {user for used, user in lit if used == label} == set(record["used_by"])
+        words = page.locator(".graph-words").inner_text()
+        assert words.startswith(record["name"])
+        assert all(every[used]["number"] in words for used in record["uses"])
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/s/thm-missing-term.html")
+
+
+def test_pages_and_data_of_results_belong_together(site, every):
+    assert {path.stem for path in (site / "s").glob("*.html")} == set(every)
+    assert {path.stem for path in (site / "s").glob("*.json")} == set(every)
+    for label, record in every.items():
+        own = json.loads((site / f"s/{label}.json").read_text(encoding="utf-8"))
+        assert own | record == own, label
+        assert (site / record["page"]).is_file()
+        page, _, anchor = record["place"].partition("#")
+        assert anchor in anchors(site / page).ids
+        assert label in anchors(site / record["page"]).article_ids
+    with open(site / "objects.inv", "rb") as file:
+        known = InventoryFile.load(file, "", lambda base, place: place)["std:label"]
+    assert all(known[label][2] == f"s/{label}.html#{label}" for label in every)
 
 
 # --- The checks find a planted fault -------------------------------------------------------------

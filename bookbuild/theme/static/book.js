@@ -60,20 +60,22 @@ for (const id of links.keys()) {
 
 // --- Code is copied with one click ---------------------------------------------------------------
 
-if (navigator.clipboard) {
-  for (const pre of document.querySelectorAll(".cell_input pre, .highlight-python:not(.cell_input *) pre")) {
-    const button = document.createElement("button");
-    button.className = "copy";
-    button.type = "button";
-    button.textContent = "Copy";
-    button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(pre.textContent);
-      button.textContent = "Copied";
-      setTimeout(() => { button.textContent = "Copy"; }, 1500);
-    });
-    pre.after(button);
-  }
+function addCopy(pre) {
+  const button = document.createElement("button");
+  button.className = "copy";
+  button.type = "button";
+  button.textContent = "Copy";
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(pre.textContent);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
+  pre.after(button);
 }
+function addCopies(within, which) {
+  if (navigator.clipboard) for (const pre of within.querySelectorAll(which)) addCopy(pre);
+}
+addCopies(document, ".cell_input pre, .highlight-python:not(.cell_input *) pre, .cite-box pre");
 
 // --- A reference shows what it means: by hovering, by the keyboard, by a long touch ---------------
 
@@ -95,9 +97,10 @@ function load(page) {
 }
 
 async function previewOf(link) {
-  const [path, id] = link.getAttribute("href").split("#");
+  let [path, id] = link.getAttribute("href").split("#");
   let page = here;
-  if (path) {
+  if (link.dataset.preview) [page, id] = link.dataset.preview.split("#");
+  else if (path) {
     const base = here.split("/").slice(0, -1);
     for (const part of path.replace(/\.html$/, "").split("/")) {
       if (part === "..") base.pop();
@@ -144,7 +147,7 @@ async function show(link) {
   card.style.top = `${(below ? box.bottom + 4 : box.top - card.offsetHeight - 4) + scrollY}px`;
 }
 
-const REFERENCE = "article a.reference.internal[href*='#']";
+const REFERENCE = "article a.reference.internal:is([href*='#'], [data-preview])";
 for (const [start, wait] of [["pointerover", 200], ["focusin", 0]]) {
   document.addEventListener(start, event => {
     if (event.pointerType === "touch") return;
@@ -174,6 +177,29 @@ for (const end of ["pointerout", "focusout"]) {
   });
 }
 document.addEventListener("keydown", event => { if (event.key === "Escape") hide(); });
+
+// --- "cite" at a statement opens what one copies; without a script it leads to the statement's page
+
+const dialog = document.createElement("dialog");
+dialog.className = "cite-dialog";
+dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+document.body.append(dialog);
+document.addEventListener("click", async event => {
+  const link = event.target.closest?.("a.cite");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  await load(here);
+  const box = previews[here]?.[`cite:${link.closest("[id]").id}`];
+  if (!box) { location.href = link.href; return; }
+  dialog.setAttribute("aria-label", link.getAttribute("aria-label"));
+  dialog.innerHTML = `<h2>${link.getAttribute("aria-label")}</h2>${box}<form method="dialog"><button>Close</button></form>`;
+  addCopies(dialog, "pre");
+  dialog.showModal();
+});
+// Who comes to such a text by the keyboard has it selected.
+document.addEventListener("focusin", event => {
+  if (event.target.matches?.(".cite-box pre")) getSelection().selectAllChildren(event.target);
+});
 
 // --- What a link leads to is opened if it is folded ----------------------------------------------
 

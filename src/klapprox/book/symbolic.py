@@ -16,6 +16,7 @@ import sympy as sp
 
 __all__ = [
     "FinitePair",
+    "Tree",
     "distributions",
     "k1",
     "k2",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 Function = Callable[[Any, Any], Any]  # of (r, log r)
+Prefix = tuple[int, ...]
+Law = dict[Prefix, tuple[Any, ...]]  # next-token probabilities after every prefix
 
 
 def k1(r: Any, log_r: Any) -> Any:
@@ -64,6 +67,12 @@ def log_rational(value: Any) -> Any:
     if value == 0:
         return -sp.oo
     return sp.Add(*(n * sp.log(prime) for prime, n in sp.factorrat(value).items() if prime != 1))
+
+
+def _log(value: Any) -> Any:
+    """Return the logarithm, of a nonnegative rational in logarithms of primes."""
+    value = sp.sympify(value)
+    return log_rational(value) if value.is_Rational else sp.expand_log(sp.log(value))
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,55 @@ class FinitePair:
             q_exact, p_exact, tuple(map(log_rational, q_exact)), tuple(map(log_rational, p_exact))
         )
 
+    @classmethod
+    def of(cls, q: Sequence[Any], p: Sequence[Any]) -> "FinitePair":
+        """Return the pair with these positive probabilities, which may hold symbols.
+
+        Logarithms are those of SymPy, of rationals in logarithms of primes. That the
+        probabilities of a law sum to 1 is not looked at.
+
+        Examples
+        --------
+        >>> M, eps = sp.symbols("M epsilon", positive=True)
+        >>> FinitePair.of((eps, 1 - eps), (eps * M, 1 - eps * M)).ratios[0]
+        (epsilon, M, log(M))
+        """
+        if len(q) != len(p):
+            raise ValueError(f"q has {len(q)} points and p {len(p)}; give equally many.")
+        laws = [tuple(map(sp.sympify, law)) for law in (q, p)]
+        return cls(*laws, *(tuple(map(_log, law)) for law in laws))
+
+    def given(self, points: Sequence[int]) -> "FinitePair":
+        """Return the two laws given that x is one of these points.
+
+        Examples
+        --------
+        >>> FinitePair.rational(["1/2", "1/4", "1/4"], ["1/4", "1/4", "1/2"]).given([0, 1]).q
+        (2/3, 1/3)
+        """
+        laws, logs = [], []
+        for law, log in ((self.q, self.log_q), (self.p, self.log_p)):
+            mass = sum(law[j] for j in points)
+            laws.append(tuple(law[j] / mass for j in points))
+            logs.append(tuple(log[j] - _log(mass) for j in points))
+        return FinitePair(*laws, *logs)
+
+    def merged(self, points: Sequence[int]) -> "FinitePair":
+        """Return the laws with these points taken as one, which comes last.
+
+        Examples
+        --------
+        >>> FinitePair.rational(["1/2", "1/4", "1/4"], ["1/4", "1/4", "1/2"]).merged([1, 2]).p
+        (1/4, 3/4)
+        """
+        kept = [j for j in range(len(self.q)) if j not in points]
+        laws, logs = [], []
+        for law, log in ((self.q, self.log_q), (self.p, self.log_p)):
+            mass = sum(law[j] for j in points)
+            laws.append((*(law[j] for j in kept), mass))
+            logs.append((*(log[j] for j in kept), _log(mass)))
+        return FinitePair(*laws, *logs)
+
     @property
     def reversed(self) -> "FinitePair":
         """The pair with the roles of q and p exchanged."""
@@ -127,18 +185,25 @@ class FinitePair:
             if q != 0
         )
 
-    def mean(self, function: Function) -> Any:
-        """Return E_q[function(r, log r)]."""
-        return sp.expand(sum(q * function(r, log_r) for q, r, log_r in self.ratios))
+    def mean(self, function: Function, given: Sequence[int] | None = None) -> Any:
+        """Return E_q[function(r, log r)], or with ``given`` the mean given that x is among them."""
+        if given is None:
+            return sp.expand(sum(q * function(r, log_r) for q, r, log_r in self.ratios))
+        chosen = [self.q[j] for j in given], [self.p[j] for j in given]
+        logs = [self.log_q[j] for j in given], [self.log_p[j] for j in given]
+        part = FinitePair(*map(tuple, (*chosen, *logs)))
+        return sp.expand(part.mean(function) / sum(part.q))
 
-    def covariance(self, first: Function, second: Function) -> Any:
-        """Return Cov_q of two functions of (r, log r)."""
-        product = self.mean(lambda r, log_r: first(r, log_r) * second(r, log_r))
-        return sp.expand(product - self.mean(first) * self.mean(second))
+    def covariance(
+        self, first: Function, second: Function, given: Sequence[int] | None = None
+    ) -> Any:
+        """Return Cov_q of two functions of (r, log r), or theirs given some points."""
+        product = self.mean(lambda r, log_r: first(r, log_r) * second(r, log_r), given)
+        return sp.expand(product - self.mean(first, given) * self.mean(second, given))
 
-    def variance(self, function: Function) -> Any:
-        """Return Var_q[function(r, log r)]."""
-        return self.covariance(function, function)
+    def variance(self, function: Function, given: Sequence[int] | None = None) -> Any:
+        """Return Var_q[function(r, log r)], or its variance given some points."""
+        return self.covariance(function, function, given)
 
     @property
     def kl(self) -> Any:
@@ -185,3 +250,82 @@ def rational_pairs(
     for q, p in itertools.product(laws, laws):
         if not (distinct and q == p):
             yield FinitePair.rational(q, p)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All sequences of so many tokens, for laws that depend on the whole prefix.
+
+    A law is a dict from prefixes to next-token probabilities. `law` and `symbols` make one; any
+    number of them may live on the same tree.
+
+    Examples
+    --------
+    >>> tree = Tree(tokens=2, length=3)
+    >>> policy, sampler = tree.symbols("x"), tree.law(0)
+    >>> tree.mean(sampler, lambda y: tree.chance(policy, y) / tree.chance(sampler, y))
+    1
+    """
+
+    tokens: int
+    length: int
+
+    @cached_property
+    def prefixes(self) -> list[Prefix]:
+        """The prefixes of 0, 1, ..., length - 1 tokens, shortest first."""
+        lengths = range(self.length)
+        return [y for t in lengths for y in itertools.product(range(self.tokens), repeat=t)]
+
+    @cached_property
+    def sequences(self) -> list[Prefix]:
+        """The sequences of ``length`` tokens."""
+        return list(itertools.product(range(self.tokens), repeat=self.length))
+
+    def law(self, number: int) -> Law:
+        """Return a rational law; other numbers give other laws, and no two prefixes are alike."""
+        found = {}
+        for n, prefix in enumerate(self.prefixes, start=number * len(self.prefixes)):
+            # Primes far apart: no two quotients of two laws agree by chance.
+            weights = [sp.prime(3 + (17 * n + 11 * i) % 97) for i in range(self.tokens)]
+            found[prefix] = tuple(sp.Rational(x, sum(weights)) for x in weights)
+        return found
+
+    def symbols(self, name: str) -> Law:
+        """Return an arbitrary law: positive symbols, the last probability 1 minus the others."""
+        found = {}
+        for prefix in self.prefixes:
+            at = f"{name}_{''.join(map(str, prefix))}_"
+            free = [sp.Symbol(f"{at}{i}", positive=True) for i in range(self.tokens - 1)]
+            found[prefix] = (*free, 1 - sum(free))
+        return found
+
+    def steps(self, law: Law, y: Prefix) -> list[Any]:
+        """Return the probability of each token of a sequence, given the tokens before it."""
+        return [law[y[:t]][token] for t, token in enumerate(y)]
+
+    def chance(self, law: Law, y: Prefix) -> Any:
+        """Return the probability that a sequence begins with these tokens."""
+        return sp.prod(self.steps(law, y))
+
+    def pair(self, q: Law, p: Law) -> FinitePair:
+        """Return two rational laws as a pair of laws on whole sequences."""
+        return FinitePair.rational(
+            *([self.chance(law, y) for y in self.sequences] for law in (q, p))
+        )
+
+    def mean(self, law: Law, f: Callable[[Prefix], Any]) -> Any:
+        """Return the mean of f over the sequences."""
+        return sp.cancel(sum(self.chance(law, y) * f(y) for y in self.sequences))
+
+    def gradient(self, law: Law, f: Any) -> list[Any]:
+        """Return ∇f in the logits of a law of symbols, all but the last after each prefix.
+
+        ∂x_j/∂z_i = x_j (1[i=j] - x_i); the component left out is minus the sum of the others.
+        """
+        column = []
+        for probabilities in law.values():
+            free = probabilities[:-1]
+            slopes = [sp.diff(f, x) for x in free]
+            inner = sum(x * slope for x, slope in zip(free, slopes, strict=True))
+            column += [sp.cancel(x * (s - inner)) for x, s in zip(free, slopes, strict=True)]
+        return column
