@@ -27,7 +27,10 @@ HERE = Path(__file__).resolve()
 # What the site is made of, apart from the environment, for which the lock stands.
 SOURCES = [
     *("*.md", "*.ipynb", "*.yml", "*.bib", "CITATION.cff", "requirements.lock"),
-    *(f"{folder}/**/*" for folder in ("_static", "back-matter", "chapters", "bookbuild", "src")),
+    *(
+        f"{folder}/**/*"
+        for folder in ("_static", "back-matter", "chapters", "bookbuild", "proofs", "src")
+    ),
 ]
 JUPYTER_BOOK = str(HERE.with_name("run_jupyter_book.py"))
 BUILD = [JUPYTER_BOOK, "build", ".", "-q", "-n", "-W", "--keep-going", "--path-output"]

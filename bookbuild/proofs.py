@@ -7,6 +7,7 @@ been compared with its formal twin again. The faults that need no Coq are in `fa
 
 import fnmatch
 import hashlib
+import html
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +33,7 @@ FORBIDDEN = re.compile(
     r"|bypass_check|Declare\s+ML)\b"
 )
 # Coq takes a mean or a sum behind one of these signs for all that follows, to the next bracket.
-MISREAD = re.compile(
-    r"(?:[*^]|/(?!\\)|(?:[=(,<>\[\]]|->|/\\)\s*-)\s*(?:E\[|∑|Var\[|Cov\[)"
-)
+MISREAD = re.compile(r"(?:[*^]|/(?!\\)|(?:[=(,<>\[\]]|->|/\\)\s*-)\s*(?:E\[|∑|Var\[|Cov\[)")
 _NAMED = re.compile(
     r"^[ ]*(?:Theorem|Lemma|Corollary|Proposition|Example|Fact|Remark)\s+([\w']+)", re.MULTILINE
 )
@@ -99,7 +98,8 @@ def theorems(folder: Path) -> dict[str, Theorem]:
 
 def labels(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what ``labels.toml`` says of each statement of the book that has a formal twin."""
-    return tomllib.loads((folder / "labels.toml").read_text(encoding="utf-8"))
+    path = folder / "labels.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def digest(text: str) -> str:
@@ -165,12 +165,12 @@ def faults(folder: Path, book: dict[str, statements.Statement]) -> list[str]:
     return found
 
 
-def status(folder: Path) -> dict[str, dict[str, Any]]:
+def statuses(root: Path) -> dict[str, dict[str, Any]]:
     """Return, for each label, its theorems with file and line, what they cover and what is missing.
 
     ``words`` is what a page says: "formally proved", or "formally proved in part".
     """
-    known = theorems(folder)
+    known = theorems(root / "proofs")
     return {
         label: {
             "words": "formally proved" + (" in part" if entry.get("missing") else ""),
@@ -182,8 +182,34 @@ def status(folder: Path) -> dict[str, dict[str, Any]]:
             "narrower": entry["narrower"],
             "missing": entry.get("missing", ""),
         }
-        for label, entry in labels(folder).items()
+        for label, entry in labels(root / "proofs").items()
     }
+
+
+def address(theorem: Mapping[str, Any]) -> str:
+    """Return where the site shows a theorem, as in `statuses`, seen from one folder deep."""
+    return f"../proofs/{Path(theorem['file']).stem}.html#line-{theorem['line']}"
+
+
+def pages_of_sources(root: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the page of each file for the site: its name, its title, its text, line by line.
+
+    The title is the file's first comment.
+    """
+    for path in sorted((root / "proofs").glob("*.v")):
+        source = path.read_text(encoding="utf-8")
+        title = re.match(r"\(\*+\s*(.*?)\s*(?:\*\)|\n\n)", source, re.DOTALL)
+        words = " ".join(title[1].removeprefix("* ").split()) if title else path.name
+        lines = "\n".join(
+            f'<span id="line-{number}">{html.escape(line, quote=False)}</span>'
+            for number, line in enumerate(source.splitlines(), 1)
+        )
+        body = (
+            f'<h1>{html.escape(words)}</h1><p class="place">Formal proofs in Coq, '
+            f"<code>proofs/{path.name}</code></p>"
+            f'<pre class="coq" tabindex="0">{lines}</pre>'
+        )
+        yield f"proofs/{path.stem}", html.escape(words), body
 
 
 def accept(folder: Path, label: str, book: dict[str, statements.Statement]) -> None:

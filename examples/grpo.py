@@ -122,21 +122,17 @@ def measure(
     batch = draw(policy, groups, generator)
     log_ref = reference.score(batch.prompts, batch.tokens)
     label = torch.arange(groups).repeat_interleave(GROUP)
-    return kl.estimate_kl(
-        batch.log_old, log_ref, mask=batch.mask, groups=label, estimator="k1"
-    )
+    return kl.estimate_kl(batch.log_old, log_ref, mask=batch.mask, groups=label, estimator="k1")
 
 
 def main() -> None:
     """Say what the KL term optimises, train, and say how far the policy has gone."""
-    #print(kl.identify(kl_term))
+    # print(kl.identify(kl_term))
     generator = torch.Generator().manual_seed(1)
     torch.manual_seed(1)
     policy, reference = Policy(), Policy()
     reference.load_state_dict(policy.state_dict())
-    rewards = train(
-        policy, reference, iterations=40, groups=32, inner_steps=4, generator=generator
-    )
+    rewards = train(policy, reference, iterations=40, groups=32, inner_steps=4, generator=generator)
     print("mean reward:", *(f"{reward:.2f}" for reward in rewards[::8]), f"{rewards[-1]:.2f}")
     print(measure(policy, reference, groups=200, generator=generator))
 

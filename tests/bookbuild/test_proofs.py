@@ -10,7 +10,7 @@ import tomllib
 
 import pytest
 
-from bookbuild import proofs
+from bookbuild import pages, proofs
 
 FOLDER = proofs.ROOT / "proofs"
 
@@ -147,7 +147,7 @@ def test_the_readme_quotes_the_sources():
 
 
 def test_links_lead_to_the_line_of_the_theorem():
-    found = proofs.status(FOLDER)
+    found = proofs.statuses(proofs.ROOT)
     assert found.keys() == proofs.labels(FOLDER).keys()
     for entry in found.values():
         for theorem in entry["theorems"]:
@@ -155,8 +155,23 @@ def test_links_lead_to_the_line_of_the_theorem():
             assert f" {theorem['name']} " in lines[theorem["line"] - 1].replace(":", " ")
 
 
+def test_each_line_of_a_source_can_be_linked_to():
+    shown = {name: pages.parse(body) for name, _, body in proofs.pages_of_sources(proofs.ROOT)}
+    assert len(shown) == len(list(FOLDER.glob("*.v")))
+    for entry in proofs.statuses(proofs.ROOT).values():
+        for theorem in entry["theorems"]:
+            path, _, line = proofs.address(theorem).removeprefix("../").partition(".html#")
+            (found,) = shown[path].xpath(f"//span[@id='{line}']")
+            assert theorem["name"] in found.text
+
+
+def test_a_book_without_proofs_has_none(tmp_path):
+    assert proofs.statuses(tmp_path) == {}
+    assert list(proofs.pages_of_sources(tmp_path)) == []
+
+
 def test_what_is_proved_in_part_says_so():
-    for label, entry in proofs.status(FOLDER).items():
+    for label, entry in proofs.statuses(proofs.ROOT).items():
         assert entry["words"].endswith("in part") == bool(entry["missing"]), label
 
 
