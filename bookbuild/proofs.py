@@ -260,6 +260,16 @@ def compile_all(folder: Path, build: Path) -> None:
             raise ProofError(f"{done.stdout}{done.stderr}")
 
 
+def is_compiled(folder: Path, build: Path) -> bool:
+    """Say whether a folder holds these very files, compiled."""
+    return all(
+        (build / path.name).is_file()
+        and (build / path.name).read_bytes() == path.read_bytes()
+        and (build / path.name).with_suffix(".vo").is_file()
+        for path in folder.glob("*.v")
+    )
+
+
 def assumptions(build: Path, names: list[str], modules: list[str], group: str) -> set[str]:
     """Return what theorems rest on, all of them together, as Coq prints it."""
     source = (
@@ -357,9 +367,11 @@ def mutants(folder: Path) -> list[dict[str, str]]:
     return found
 
 
-def mutated(folder: Path, mutant: dict[str, str]) -> tuple[Theorem, str, range]:
+def mutated(
+    folder: Path, known: dict[str, Theorem], mutant: dict[str, str]
+) -> tuple[Theorem, str, range]:
     """Return the theorem, its file up to the end of the proof, and the lines of the proof."""
-    theorem = theorems(folder)[mutant["theorem"]]
+    theorem = known[mutant["theorem"]]
     if theorem.statement.count(mutant["text"]) != 1:
         raise ProofError(f"{theorem.name} does not contain {mutant['text']!r} exactly once")
     statement = theorem.statement.replace(mutant["text"], mutant["mutant"])
@@ -375,10 +387,11 @@ def mutated(folder: Path, mutant: dict[str, str]) -> tuple[Theorem, str, range]:
 
 def survivors(folder: Path, build: Path, wanted: list[dict[str, str]]) -> Iterator[str]:
     """Yield the mutants that Coq accepts, or rejects for another reason than their proof."""
+    known = theorems(folder)
 
     def tried(numbered: tuple[int, dict[str, str]]) -> str | None:
         number, mutant = numbered
-        theorem, source, proof = mutated(folder, mutant)
+        theorem, source, proof = mutated(folder, known, mutant)
         file = f"Mutant{number}.v"
         (build / file).write_text(source, encoding="utf-8")
         done = coqc(build, file)
@@ -400,7 +413,8 @@ def main(arguments: list[str]) -> int:
                 print(check(folder, build))
             case ["mutants", *names]:
                 require_coq()
-                compile_all(folder, build)
+                if not is_compiled(folder, build):
+                    compile_all(folder, build)
                 wanted = [m for m in mutants(folder) if not names or m["theorem"] in names]
                 if alive := list(survivors(folder, build, wanted)):
                     raise ProofError("\n".join(alive))

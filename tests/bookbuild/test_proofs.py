@@ -179,16 +179,30 @@ def test_there_are_mutants_and_each_changes_its_statement():
     found = proofs.mutants(FOLDER)
     assert len(found) >= 20
     assert len({(m["theorem"], m["text"], m["mutant"]) for m in found}) == len(found)
+    known = proofs.theorems(FOLDER)
     for mutant in found:
-        theorem, source, lines = proofs.mutated(FOLDER, mutant)
+        theorem, source, lines = proofs.mutated(FOLDER, known, mutant)
         assert mutant["text"] != mutant["mutant"]
         assert source.splitlines()[lines[0] - 1].lstrip().startswith("Proof")
         assert source.splitlines()[lines[-1] - 1].endswith(("Qed.", "Defined.")), theorem.name
 
 
 def test_a_mutant_must_say_exactly_what_it_changes():
+    mutant = {"theorem": "thm_gibbs", "text": "KL", "mutant": "J"}
     with pytest.raises(proofs.ProofError, match="exactly once"):
-        proofs.mutated(FOLDER, {"theorem": "thm_gibbs", "text": "KL", "mutant": "J"})
+        proofs.mutated(FOLDER, proofs.theorems(FOLDER), mutant)
+
+
+def test_what_was_compiled_from_other_sources_counts_for_nothing(copy, tmp_path):
+    folder, change = copy
+    build = tmp_path / "build"
+    assert not proofs.is_compiled(folder, build)
+    shutil.copytree(folder, build)
+    for path in build.glob("*.v"):
+        path.with_suffix(".vo").touch()
+    assert proofs.is_compiled(folder, build)
+    change("Laws.v", "(**", "(* *) (**")
+    assert not proofs.is_compiled(folder, build)
 
 
 def test_assumptions_beyond_the_list_are_found():
