@@ -110,7 +110,7 @@ labels: $(READY) ## freeze the labels of this version, when it is released: what
 	@PYTHONPATH=. $(BIN)/python -m bookbuild.labels freeze
 
 .PHONY: bench
-bench: $(READY) ## time, memory and accuracy as ratios in one run (SIZES="10000 1000000"; needs 8 GB for 1e8)
+bench: $(READY) ## time, memory and accuracy as ratios in one run (larger arrays: SIZES="10000 100000000")
 	@$(BIN)/python -W ignore benchmarks/bench.py $(if $(SIZES),--sizes $(SIZES))
 
 .PHONY: bench-vocabulary

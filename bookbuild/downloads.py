@@ -98,7 +98,7 @@ def with_install_cell(notebook: dict[str, Any], name: str, address: str = "") ->
         hint = BESIDE.format(name=file)
         what = f"./{file}[book]"
     source = INSTALL.format(version=klapprox.__version__, hint=hint, what=what)
-    cell = {
+    cell: dict[str, Any] = {
         "cell_type": "code",
         "execution_count": None,
         "id": "install",

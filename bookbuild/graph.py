@@ -59,13 +59,15 @@ def svg(every: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> st
 
 
 def _line(used: tuple[int, int], user: tuple[int, int]) -> str:
-    """Return the path from the right edge of a box to the edge of another one."""
+    """Return the path from a box to another one, from the edge that is nearer to it."""
     x1, y1 = used[0] + WIDTH, used[1] + HEIGHT / 2
     x2, y2 = user[0], user[1] + HEIGHT / 2
     if used[0] == user[0]:
         bulge = min(5 + abs(y2 - y1) / 9, COLUMN - WIDTH - 3)
         return f"M{x1} {y1:g}C{x1 + bulge:g} {y1:g} {x1 + bulge:g} {y2:g} {x1} {y2:g}"
-    bend = max((x2 - x1) / 3, 14)
+    if used[0] > user[0]:  # a result that rests on a later chapter
+        x1, x2 = used[0], user[0] + WIDTH
+    bend = (x2 - x1) / 3
     return f"M{x1} {y1:g}C{x1 + bend:g} {y1:g} {x2 - bend:g} {y2:g} {x2} {y2:g}"
 
 

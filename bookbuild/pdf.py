@@ -334,12 +334,14 @@ def _exercises(book: Any, registry: Any) -> None:
         rest: list[Any] = []
         for child in node.children[1:]:
             rest += child.children if isinstance(child, nodes.section) else [child]
-        head = nodes.inline("", "", raw("{"), *node.children[0].children, raw("}"))
+        title = node.children[0].children
         if kind(node) == "solution_node":
+            title = [nodes.Text("Solution")]  # the exercise is right above
             begin, end = r"\begin{booksolution}%", r"\end{booksolution}"
         else:
             label += rf"\label{{exercise:{node['label']}}}"
             begin, end = r"\begin{bookbox}[bookgrey]%", r"\end{bookbox}"
+        head = nodes.inline("", "", raw("{"), *title, raw("}"))
         tex.swap(node, [raw(rf"\phantomsection{label}{begin}"), head, *rest, raw(end)])
 
 

@@ -262,7 +262,9 @@ def cite_box(record: Record) -> str:
         f"{html.escape(cite['address'] or record['page'])}</a>",
         "Sentence": _copied(cite["sentence"], "sentence"),
         "BibTeX": _copied(cite["bibtex"], "bibtex"),
-        "LaTeX": _copied(cite["latex"], "latex"),
+        "LaTeX": _copied(cite["latex"], "latex")
+        + f'<p>The whole statement as LaTeX: <a href="../s/{record["label"]}.tex">'
+        f"{record['label']}.tex</a></p>",
     }
     rows = "".join(f"<dt>{name}</dt><dd>{part}</dd>" for name, part in parts.items())
     return f'<dl class="cite-box">{rows}</dl>'

@@ -127,7 +127,7 @@ def measure(
 
 def main() -> None:
     """Say what the KL term optimises, train, and say how far the policy has gone."""
-    # print(kl.identify(kl_term))
+    print(kl.identify(kl_term))
     generator = torch.Generator().manual_seed(1)
     torch.manual_seed(1)
     policy, reference = Policy(), Policy()

@@ -113,6 +113,9 @@ def objectives(tree):
     def variation(pi, ref):
         return np.sign(np.real(pi - ref)) * np.exp(pi)
 
+    def drawn(pi, ref):
+        return np.exp(pi) * (old - ref)
+
     def mean(of, sampler):
         """Return the mean of a function of the responses' log-ratios, from a frozen sampler."""
         weights = law(sampler)
@@ -128,7 +131,8 @@ def objectives(tree):
     def kl_to(table):
         return lambda pi: law(pi) @ total(tree.logs_of(pi) - tree.logs_of(table))
 
-    frozen = total(tree.logs_of(tree.ref) - tree.logs_of(old))
+    then = tree.logs_of(tree.ref) - tree.logs_of(old)
+    frozen = total(then)
     whole = {"k2": lambda v: k2(total(v)), "k3": lambda v: k3(total(v))}
     tokens = {"k2": lambda v: total(k2(v)), "k3": lambda v: total(k3(v))}
     return {
@@ -160,6 +164,16 @@ def objectives(tree):
         "frozen_penalty": lambda pi: kl_to(tree.ref)(pi) - kl_to(old)(pi),
         "frozen_k2": lambda pi: law(pi) @ k2(frozen),
         "frozen_k3": lambda pi: law(pi) @ k3(frozen),
+        "frozen_token_k2": lambda pi: (
+            law(pi) @ total(k2(tree.logs_of(tree.ref) - tree.logs_of(old)))
+        ),
+        "frozen_token_k3": lambda pi: (
+            law(pi) @ total(k3(tree.logs_of(tree.ref) - tree.logs_of(old)))
+        ),
+        "frozen_prefix_frozen_penalty": after_prefixes(
+            lambda pi, ref: np.exp(pi) * (old - ref), old
+        ),
+        "frozen_entropy": lambda pi: law(pi) @ total(tree.logs_of(old)),
         "half_chi_squared": moving(lambda v: np.exp(-total(v)) / 2),
         "token_half_chi_squared": after_prefixes(chi, tree.pi),
         "total_variation": lambda pi: np.sign(-total(x(tree.pi))) @ law(pi),
@@ -369,6 +383,22 @@ RESPONSES = {
         lambda p, r, o, m: (np.exp(whole(p - o, m)) * whole(o - r, m))[:, 0].mean(),
         ("reverse_kl", "frozen_penalty"),
     ),
+    "frozen k1 of each token": (
+        lambda p, r, o, m: summed(np.exp(p - o) * (o - r), m),
+        ("token_reverse_kl", "frozen_prefix_frozen_penalty"),
+    ),
+    "frozen k2 of the tokens": (
+        lambda p, r, o, m: (np.exp(whole(p - o, m)) * whole(k2(r - o), m))[:, 0].mean(),
+        ("reward_token_k2", "frozen_token_k2"),
+    ),
+    "frozen k3 of the tokens": (
+        lambda p, r, o, m: (np.exp(whole(p - o, m)) * whole(k3(r - o), m))[:, 0].mean(),
+        ("reward_token_k3", "frozen_token_k3"),
+    ),
+    "the frozen entropy": (
+        lambda p, r, o, m: (np.exp(whole(p - o, m)) * whole(o, m))[:, 0].mean(),
+        ("entropy", "frozen_entropy"),
+    ),
     "k1 divided by the length": (
         lambda p, r, o, m: (np.where(m, p - r, 0).sum(-1) / m.sum(-1)).mean(),
         ("inverse_length", "none"),
@@ -532,6 +562,16 @@ def test_limits_of_the_weight(name):
     assert (keys(found)[1], keys(found)[3]) == wanted
 
 
+def test_a_clamp_of_the_weighted_value_is_no_limit_of_the_weight():
+    found = identified(lambda p, r, o, m: summed(clipped(np.exp(p - o) * k3(r - p), -10, 10), m))
+    assert (found.weight, found.weight_gradient) == ("token", "differentiated")
+    assert (found.weight_limits, found.weight_outside) == ((0, math.inf), "")
+    assert found.clamp == "weighted value"
+    assert "A clamp acts on the weighted value" in str(found)
+    before = identified(lambda p, r, o, m: summed(np.exp(p - o) * clipped(k3(r - p), -9, 9), m))
+    assert before.clamp == "value"
+
+
 def test_a_loss_may_refuse_weights_that_are_too_large():
     def loss(p, r, o, m):
         if np.any(np.real(p - o) > 3):
@@ -564,6 +604,9 @@ VALUES = {
     "zero": (lambda p, r, o: 0 * p, ("none", "none", math.nan)),
     "r - 1": (lambda p, r, o: np.expm1(r - p), ("none", "none", math.nan)),
     "strange": (lambda p, r, o: (p - r) ** 2 * (1 + 0.3 * (p - r)), ("none", "none", math.nan)),
+    "nearly k1": (lambda p, r, o: p - r + 0.001 * (p - r) ** 2, ("none", "none", math.nan)),
+    "cosh": (lambda p, r, o: np.cosh(p - r) - 1, ("none", "none", math.nan)),
+    "Taylor": (lambda p, r, o: k2(r - p) + (r - p) ** 3 / 6, ("none", "none", math.nan)),
     "of the weight": (lambda p, r, o: (np.exp(p - o) - 1) ** 2, ("none", "none", math.nan)),
 }
 
@@ -660,9 +703,10 @@ CLAMPS = {
     "changes": (
         lambda p, r: np.where(abs(np.real(r - p)) > 5, 7 * (p - r), p - r),
         "",
-        (None, None),
+        (-5, 5),
         (None, None),
     ),
+    "soft": (lambda p, r: 10 * np.tanh(k2(r - p) / 10), "", (-1.06, 1.06), (None, None)),
 }
 
 
@@ -671,16 +715,19 @@ def test_clamps(name):
     value, clamp, edges, constants = CLAMPS[name]
     found = identified(lambda p, r, o, m: summed(value(p, r), m))
     assert found.clamp == clamp
-    zero = name not in ("straight-through", "none", "changes")
+    zero = name not in ("straight-through", "none", "changes", "soft")
     for edge, start, i in ((found.below, edges[0], 0), (found.above, edges[1], 1)):
         assert (edge.value_from is None) == (start is None)
         if start is not None:
             assert math.isclose(edge.value_from, start, rel_tol=2e-2)
             assert (edge.gradient_zero_from is not None) == zero
-            if constants is not None:
+            assert (edge.value_is is None) == (not clamp)
+            if clamp and constants is not None:
                 assert math.isclose(edge.value_is, constants[i], rel_tol=1e-3)
     if zero:
         assert "the gradient is zero there" in str(found)
+    if name == "changes":
+        assert "The value is something else for log r above 5" in str(found)
     if name == "straight-through":
         assert "the gradient goes on" in str(found)
     assert keys(found)[0] not in ("none",)  # there are policies inside the limits

@@ -3,16 +3,27 @@
 Throughout, x is drawn from q, ``r = p(x)/q(x)`` and ``log_r = log p(x) - log q(x)``, in nats.
 The functions are elementwise, accept any array of the Python array API standard (NumPy, PyTorch,
 JAX, Dask, ...) and return the same kind with the same dtype; for a number, or a NumPy array without
-axes, a NumPy number. ``float16`` and ``bfloat16`` are
-computed in ``float32`` and ``float32`` in ``float64``, so that each result is the rounding of an
-accurate one. JAX without ``jax_enable_x64`` has no ``float64`` and computes ``float32`` natively.
-k1, k2, k3 and k3_forward are then within 4 units in the last place, as in JAX's ``float64``. They
-are within 3 in ``float64`` elsewhere, and within 1 in every narrower dtype.
+axes, a NumPy number. ``float16`` and ``bfloat16`` are computed in ``float32`` and ``float32`` in
+``float64``, so that each result is the rounding of an accurate one. JAX without ``jax_enable_x64``
+and PyTorch on devices without ``float64`` (MPS, XLA) compute ``float32`` natively.
+
+Units in the last place by which k1, k2, k3 and k3_forward may be off:
+
+========================================== ============ ==============
+where                                      k1, k2, k3   k3_forward
+========================================== ============ ==============
+narrower dtypes that are widened           1            1
+``float64``                                3            3
+``float64`` in JAX                         4            4
+``float32`` natively in PyTorch            2            3
+``float32`` natively in JAX                4            4
+========================================== ============ ==============
 
 Automatic differentiation (PyTorch, JAX) gives the derivatives -1, x, expm1(x) and x exp(x) of k1,
 k2, k3 and k3_forward in x = log r, to 8 units in the last place (1 in narrower dtypes that are
-widened), and finite wherever the value is. ``torch.compile`` keeps all of these bounds and makes
-one pass of the many.
+widened), and finite wherever the value is. In PyTorch k3 and k3_forward keep nothing but log r for
+it; they can be differentiated again, forward too, and by ``torch.func``. ``torch.compile`` keeps
+all of these bounds and makes one pass of the many.
 
 Kinds and dtypes are always checked. Values are checked unless ``check=False``, and where they can
 be looked at, which is not so under ``jax.jit``, ``vmap`` and ``torch.compile`` or in a Dask array:
@@ -206,8 +217,8 @@ def k2(log_r: Any, *, check: bool = True) -> Any:
 def k3(log_r: Any, *, check: bool = True) -> Any:
     r"""Return k3 = (r - 1) - log r, nonnegative, unbiased for KL(q‖p) when x ~ q and p ≪ q.
 
-    Computed as ``expm1(x) - x`` with x = log r where that is accurate enough for the dtype, and by
-    its series for smaller abs(x), where the difference would cancel.
+    Computed as ``expm1(x) - x`` with x = log r where that is accurate enough for the dtype, and for
+    smaller abs(x), where the difference would cancel, by a product in which nothing does.
 
     Parameters
     ----------
@@ -228,8 +239,8 @@ def k3(log_r: Any, *, check: bool = True) -> Any:
 
     Notes
     -----
-    Implements ``def-k3``. Where p puts mass on points that q cannot draw the mean is smaller than
-    KL by that mass (``lem-mean-of-r``).
+    Implements ``def-k3``; the product is that of ``thm-accurate-kernel``. Where p puts mass on
+    points that q cannot draw the mean is smaller than KL by that mass (``lem-mean-of-r``).
 
     Examples
     --------

@@ -1,6 +1,8 @@
 """What `identify` says of losses in PyTorch and JAX, by automatic differentiation."""
 
+import re
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -218,6 +220,25 @@ def test_masked_tokens_reach_the_gradient_through_where(xp):
     assert found.masked["nan"]["value"] == "unchanged"
     assert found.masked["nan"]["gradient"] == "not finite"
     assert found.masked["far apart"] == {"value": "unchanged", "gradient": "not finite"}
+
+
+def test_the_example_of_the_front_page():
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if "identify" in block
+    )
+    printed = []
+    exec(compile(code, "README.md", "exec"), {"print": printed.append})
+    (found,) = printed
+    assert (found.value, found.direction, found.weight) == ("k3", "KL(π‖π_ref)", "none")
+    assert found.normalisation == "mean over kept tokens"
+    assert round(found.above.not_finite_from, 2) == 88.72
+    labels = [gradient.label for gradient in found.gradients]
+    assert labels[0] == "thm-on-policy-gradients"
+    assert found.gradients[0].text == "∇KL(π_ref‖π)"
+    assert labels[2] == "prop-division-by-length"
 
 
 def test_a_loss_in_float32_is_recognised():

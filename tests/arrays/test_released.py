@@ -1,10 +1,16 @@
 """`make libraries` on a small package, with PyTorch: what was planted is found."""
 
+import json
+import re
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from released import extract, measure, trainers, wheels
+
+import klapprox
 
 CODE = """
 import torch
@@ -114,3 +120,21 @@ def test_numbers_are_words_where_json_has_none(tmp_path):
     token = measure.numbers(measure.Term(entry, take))
     assert token["100"] == [10.0, "nan"]
     assert token["0"] == [1.0, -1.0]
+
+
+def test_the_recipe_of_the_chapter_runs():
+    chapter = Path(__file__).resolve().parents[2] / "chapters" / "libraries.ipynb"
+    cells = json.loads(chapter.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    code = re.search(r"```python\n# Identify a trainer's loss\n(.*?)```", text, re.DOTALL)[1]
+
+    def trainer_loss(*, logp, ref, old, mask, beta):
+        policy = torch.exp(logp - old)
+        k3 = torch.exp(ref - logp) - (ref - logp) - 1
+        return torch.where(mask, beta * policy * k3 - policy, 0).sum() / mask.sum()
+
+    printed = []
+    exec(code, {"klapprox": klapprox, "trainer_loss": trainer_loss, "print": printed.append})
+    (found,) = printed
+    assert (found.value, found.derivative, found.weight) == ("k3", "minus_log_r", "token")
+    assert found.gradients[0].label == "thm-on-policy-gradients"

@@ -34,7 +34,7 @@ def test_the_citation_file_is_valid():
     ("old", "new"),
     [
         ("cff-version: 1.2.0", "cff-version: 1.3.0"),
-        ("title: ", "titel: "),
+        ("title: ", "name: "),
         ("type: software", "type: poem"),
         ("BSD-3-Clause", "BSD-Three"),
         ("date-released: 2026-", "date-released: 26-"),

@@ -198,7 +198,7 @@ def test_figures_stay_without_their_code(source):
 def test_exercises_and_solutions(source):
     assert r"\begin{bookbox}[bookgrey]%" in source
     assert "Exercise 1.1 (The first)" in source
-    assert r"\begin{booksolution}" in source
+    assert "\\begin{booksolution}%\n{Solution}\n" in source
     assert r"\label{\detokenize{chapters/one:exercise-a}}" in source
 
 

@@ -113,17 +113,6 @@ def test_what_is_named_exists(every):
     assert named - set(every) == set()
 
 
-def test_proofs_rest_on_what_stands_before(every):
-    order = list(every)
-    forward = [
-        (label, used)
-        for label, result in every.items()
-        for used in result.uses
-        if order.index(used) > order.index(label)
-    ]
-    assert forward == []
-
-
 def test_every_labelled_statement_is_a_result(every):
     labels = {
         statement.label

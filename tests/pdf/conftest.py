@@ -12,7 +12,8 @@ def pytest_addoption(parser):
 
 def pytest_generate_tests(metafunc):
     if "statement_file" in metafunc.fixturenames:
-        files = sorted(Path(metafunc.config.getoption("--site"), "s").glob("*.tex"))
+        folder = Path(metafunc.config.getoption("--site")).resolve()
+        files = sorted(folder.glob("s/*.tex"))
         metafunc.parametrize("statement_file", files, ids=[path.stem for path in files])
 
 

@@ -547,6 +547,10 @@ ASKED = {
     "nan gradient": "finite loss, nan gradient",
     "jeffreys covariance": "Theorem 5.6",
     "Pinsker": "Theorem 1",
+    "distillation": "Distillation",
+    "memory vocabulary": "The exact step",
+    "truncated sum": "Proposition 7",
+    "Jensen-Shannon": "Proposition 7",
 }
 
 

@@ -42,6 +42,8 @@ FIELDS = {
     "entropy": r"$\nabla\mathbb{E}_\pi[\log\pi]$",
     "stale_k2": r"$\nabla\mathbb{E}_{\mathrm{old}}[k_2]$",
     "stale_k3": r"$\nabla\mathbb{E}_{\mathrm{old}}[k_3]$",
+    "frozen_entropy": r"$\nabla\mathbb{E}_\pi[\log\pi_{\mathrm{old}}]$",
+    "frozen_token_k3": r"$\nabla\mathbb{E}_\pi[\sum_t\bar k_{3,t}]$",
     "frozen_penalty": r"$\nabla K-\nabla K_{\mathrm{old}}$",
     "frozen_k3": r"$\nabla\mathbb{E}_\pi[\bar k_3]$",
     "away_from_old": r"$-\nabla K'_{\mathrm{old}}$",
@@ -209,7 +211,7 @@ def _gradient(row: Row, where: str) -> str:
         if row["place"] == "diagnostic":
             return "none: {prf:ref}`prop-approx-kl`"
         return "no gradient" if row["derivative"] == "zero" and row["place"] == "loss" else "–"
-    text = FIELDS[gradient["key"]]
+    text = FIELDS.get(gradient["key"]) or f"`{gradient['text']}`"
     factor = gradient.get("factor")
     if isinstance(factor, float) and abs(factor - 1) > 1e-3 and gradient["key"] != "zero":
         text += ", times the share of places that are kept"

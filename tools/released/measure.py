@@ -124,13 +124,13 @@ class Term:
 
 
 def numbers(term: Term) -> dict[str, list[Any]]:
-    """Return value and derivative of one token at each of the points, to six digits."""
+    """Return value and derivative of one token at each of the points, to five digits."""
     return {f"{x:g}": [rounded(part) for part in term.token(x)] for x in POINTS}
 
 
 def rounded(value: float) -> float | str:
-    """Return six digits of a number, and a word for what JSON has no number for."""
-    return float(f"{value:.6g}") + 0.0 if math.isfinite(value) else str(float(value))
+    """Return five digits of a number, and a word for what JSON has no number for."""
+    return float(f"{value:.5g}") + 0.0 if math.isfinite(value) else str(float(value))
 
 
 def limits(found: Any) -> dict[str, dict[str, float]]:
@@ -193,7 +193,8 @@ def row(entry: Entry, take: Taker) -> dict[str, Any]:
         "default": {"coefficient": default.coefficient, "on": default.on, "option": default.option},
         "gradients": gradients(entry, term),
         "token": numbers(term),
-        "error": rounded(found.error),
+        # A power of ten: its digits are rounding noise.
+        "error": 10.0 ** math.ceil(math.log10(found.error)) if found.error > 0 else found.error,
         "so_what": entry.so_what,
     }
 
@@ -229,5 +230,5 @@ def _masked(answers: dict[str, dict[str, str]]) -> dict[str, str]:
     return {content: max(a.values(), key=order.index) for content, a in answers.items()}
 
 
-def _or_none(limit: float) -> float | None:
-    return limit if math.isfinite(limit) else None
+def _or_none(limit: float) -> float | str | None:
+    return rounded(limit) if math.isfinite(limit) else None

@@ -3,7 +3,7 @@ r"""What a loss optimises: its parts and its mean gradient, found by evaluating 
 `identify` calls a loss and its automatic derivative, at points in general position and on exactly
 enumerated policies, and compares the numbers with the formulas of the book. It needs no knowledge
 of the library that the loss comes from, and no sampling. Judgements are comparisons to a relative
-1e-4, which losses that compute in ``float32`` meet; the attributes ``error`` say how close the
+2e-5, which losses that compute in ``float32`` meet; the attributes ``error`` say how close the
 formulas came.
 """
 

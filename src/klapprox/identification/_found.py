@@ -15,7 +15,8 @@ class Edge:
     Attributes
     ----------
     value_from, value_is : float, optional
-        The log-ratio from which on the value is constant, and that constant.
+        The log-ratio from which on the value leaves its formula, and the constant that it then is,
+        if it is one.
     gradient_zero_from : float, optional
         From which on the derivative is exactly zero.
     gradient_lost_from : float, optional
@@ -62,6 +63,8 @@ class Found:
     weight_limits : (float, float)
         Between which the weight is π/π_old; ``weight_outside`` says what it is beyond them:
         ``"truncated"``, ``"dropped"`` (zero) or ``"other"``; empty without limits.
+    clamps_weighted_value : bool
+        Whether a limit is met by the product of weight and value.
     level : str
         ``"token"``, ``"sequence"`` (a function of the response's ratio) or ``"sequence mean"`` (of
         its geometric mean).
@@ -101,6 +104,7 @@ class Found:
     gradient_weight: str = "none"
     weight_limits: tuple[float, float] = (0.0, math.inf)
     weight_outside: str = ""
+    clamps_weighted_value: bool = False
     level: str = "none"
     credit: str = "none"
     normalisation: str = "none"
@@ -155,7 +159,13 @@ class Found:
 
     @property
     def clamp(self) -> str:
-        """What a clamp acts on: ``"log r"``, the ``"value"``, or ``"either"``; empty without."""
+        """What a clamp acts on.
+
+        ``"log r"``, the ``"value"``, ``"either"`` where that is the same function, or the
+        ``"weighted value"``; empty without a clamp.
+        """
+        if self.clamps_weighted_value:
+            return "weighted value"
         edges = [edge for edge in (self.below, self.above) if edge.value_is is not None]
         if not edges:
             return ""

@@ -53,7 +53,7 @@ def edge(loss: Evaluator, value: Part | None, sign: int) -> Edge:
     )
     refused = departure(lambda m: at(m, "float32") is not None, _NEAR, _FAR)
     return Edge(
-        *_constant(value, at, sign),
+        *_leaves(value, at, sign),
         gradient_zero_from=zero if limit else None,
         gradient_lost_from=None if limit else zero_in_32,
         not_finite_from=seen(finite, "float32"),
@@ -61,10 +61,10 @@ def edge(loss: Evaluator, value: Part | None, sign: int) -> Edge:
     )
 
 
-def _constant(
+def _leaves(
     value: Part | None, at: Callable[[float, str], Answer | None], sign: int
 ) -> tuple[float | None, float | None]:
-    """Return the log-ratio from which on the value is constant, and that constant."""
+    """Return from where on the value leaves its formula, and the constant that it then is."""
     if value is None or value.ratio not in ("pi_ref/pi", "pi/pi_ref"):
         return None, None
 
@@ -72,20 +72,17 @@ def _constant(
         answer = at(m, "float64")
         with np.errstate(over="ignore"):
             wanted = value.scale * value.of(*Point(-1.3, sign * m, 0.0).arguments)
-        if answer is None or not math.isfinite(wanted):
-            return True
+        if answer is None or not (math.isfinite(wanted) and math.isfinite(answer.value)):
+            return True  # overflow is told apart
         return bool(abs(answer.value - wanted) <= 1e-3 * abs(wanted) + 1e-6 * abs(value.scale))
 
     start = departure(follows, _NEAR, _FAR)
     if start is None:
         return None, None
     beyond = [at(m, "float64") for m in (1.1 * start, 1.3 * start, 1.6 * start)]
-    values = np.array([answer.value for answer in beyond if answer is not None])
-    if not np.all(np.isfinite(values)):
-        return None, None
-    if len(values) and np.all(np.abs(values - values[0]) <= 1e-6 * abs(values[0])):
-        return sign * start, float(values[0])
-    return None, None
+    values = [answer.value for answer in beyond if answer is not None]
+    constant = bool(values) and all(math.isclose(v, values[0], rel_tol=1e-6) for v in values)
+    return sign * start, values[0] if constant else None
 
 
 _CONTENTS = {

@@ -161,6 +161,7 @@ class Truncation(NamedTuple):
 
     limits: tuple[float, float] = (0.0, math.inf)
     outside: str = ""
+    of_product: bool = False
 
     def weight(self, log_w: Any) -> Any:
         """Return the weight with the log π/π_old."""
@@ -177,40 +178,46 @@ def truncation(
     loss: Evaluator, value: Part | None, derivative: Part | None, spread: float
 ) -> Truncation:
     """Find where the weight of one token stops following π/π_old."""
-    readings = ((value, _read_value), (derivative, _read_slope))
-    for part, read in readings:
-        if part is None or part.weight == "none" or part.ratio not in ("pi_ref/pi", "pi/pi_ref"):
-            continue
-        unit = read(one(loss, 0.41 * spread))
-
-        def relative(log_w: float, read: Any = read, unit: float = unit) -> float:
-            try:
-                return float(read(one(loss, 0.41 * spread, log_w)) / unit)
-            except Exception:  # a loss may refuse weights that are too large
-                return math.exp(log_w)
-
-        def follows(log_w: float, relative: Any = relative) -> bool:
-            return bool(abs(relative(log_w) * math.exp(-log_w) - 1) <= TOLERANCE)
-
-        low, high = (
-            departure(lambda m, s=sign, f=follows: f(s * m), 1e-3 * spread, 12.0)  # type: ignore[misc]
-            for sign in (-1, 1)
-        )
-        found = [0.0, math.inf]
-        beyond = []
-        for i, (sign, start) in enumerate(((-1, low), (1, high))):
-            if start is not None:
-                found[i] = math.exp(sign * start)
-                got = relative(sign * (start + 1.0))
-                beyond.append((got, found[i]))
-                if abs(got - found[i]) <= 1e-3 * found[i]:
-                    found[i] = got  # the limit itself, not where the weight is seen to leave it
-        limits = (found[0], found[1])
-        if all(abs(got - edge) <= 1e-3 * edge for got, edge in beyond):
-            return Truncation(limits, "truncated" if beyond else "")
-        dropped = all(abs(got) <= TOLERANCE for got, _ in beyond)
-        return Truncation(limits, "dropped" if dropped else "other")
+    for part, read in ((value, _read_value), (derivative, _read_slope)):
+        if part is not None and part.weight != "none" and part.ratio in ("pi_ref/pi", "pi/pi_ref"):
+            found, other = (_truncated(loss, read, x * spread, spread) for x in (0.41, 0.26))
+            if np.allclose(found.limits, other.limits, rtol=1e-2):
+                return found
+            # A limit of the product is met at other weights where the value is another.
+            return Truncation(of_product=True)
     return Truncation()
+
+
+def _truncated(
+    loss: Evaluator, read: Callable[[Answer], float], x: float, spread: float
+) -> Truncation:
+    """Find the limits of the weight from the answers at one log-ratio."""
+    unit = read(one(loss, x))
+
+    def relative(log_w: float) -> float:
+        try:
+            return read(one(loss, x, log_w)) / unit
+        except Exception:  # a loss may refuse weights that are too large
+            return math.exp(log_w)
+
+    def follows(log_w: float) -> bool:
+        return abs(relative(log_w) * math.exp(-log_w) - 1) <= TOLERANCE
+
+    limits, beyond = [0.0, math.inf], []
+    for i, sign in enumerate((-1, 1)):
+        start = departure(lambda m, s=sign: follows(s * m), 1e-3 * spread, 12.0)  # type: ignore[misc]
+        if start is not None:
+            limits[i] = math.exp(sign * start)
+            got = relative(sign * (start + 1.0))
+            truncated = abs(got - limits[i]) <= 1e-3 * limits[i]
+            beyond.append(
+                "truncated" if truncated else "dropped" if abs(got) < TOLERANCE else "other"
+            )
+            if truncated:
+                limits[i] = got  # the limit itself, not where the weight is seen to leave it
+    outside = "".join(sorted(set(beyond)))
+    known = ("", "truncated", "dropped")
+    return Truncation((limits[0], limits[1]), outside if outside in known else "other")
 
 
 def _read_value(answer: Answer) -> float:

@@ -336,6 +336,25 @@ KNOWN = (
         lambda y: y.whole * _k3(_total(y.x + y.log_w)),
     ),
     Field(
+        "frozen_token_k2",
+        "∇E_π[Σ_t k2_t], k2_t of π_ref/π_old: a penalty kept from the time of drawing",
+        (_SCORE,) * 4,
+        lambda y: y.whole * _total((y.x + y.log_w) ** 2) / 2,
+    ),
+    Field(
+        "frozen_token_k3",
+        "∇E_π[Σ_t k3_t], k3_t of π_ref/π_old: a penalty kept from the time of drawing",
+        (_SCORE,) * 4,
+        lambda y: y.whole * _total(_k3(y.x + y.log_w)),
+    ),
+    Field(
+        "frozen_prefix_frozen_penalty",
+        "∇Σ_t E_old[K_t - KL(π‖π_old)_t] after prefixes of π_old: a penalty kept from the time of "
+        "drawing",
+        ("prop-frozen-penalty",) * 4,
+        lambda y: -np.exp(y.log_w) * (y.x + y.log_w),
+    ),
+    Field(
         "half_chi_squared",
         "½∇χ²(π‖π_ref): the pair is swapped",
         (_SWAPPED,) * 4,
@@ -370,6 +389,12 @@ KNOWN = (
         "∇E_π[log π], minus the gradient of the entropy",
         (_SCORE,) * 4,
         lambda y: y.whole * _total(y.log_pi),
+    ),
+    Field(
+        "frozen_entropy",
+        "∇E_π[log π_old]: the entropy of the time of drawing",
+        (_SCORE,) * 4,
+        lambda y: y.whole * _total(y.log_old),
     ),
 )
 """The fields in the order in which they are tried; the first that fits gives the name."""

@@ -13,7 +13,7 @@ __all__ = ["TOLERANCE", "Array", "Point", "departure", "fitted", "one", "toleran
 
 Array = NDArray[np.float64]
 
-TOLERANCE = 1e-4
+TOLERANCE = 2e-5
 """Relative: wide enough for losses that compute in float32, narrow enough for all that is named."""
 
 

@@ -72,6 +72,7 @@ _NORMALISATIONS = {
 _CLAMPS = {
     "log r": "the log-ratio, before the function",
     "value": "the value, after the function",
+    "weighted value": "the weighted value, after the function and the weight",
     "either": "the log-ratio or the value; here that is the same function",
 }
 
@@ -170,13 +171,12 @@ def _normalisation(found: Found, output: str) -> str:
 
 
 def _edge(side: str, edge: Edge) -> Iterator[str]:
-    if edge.value_from is not None and edge.value_is is not None:
+    if edge.value_from is not None:
         zero = edge.gradient_zero_from is not None
         gradient = "the gradient is zero there" if zero else "the gradient goes on"
-        yield (
-            f"The value stays {_number(edge.value_is)} for log r {side} "
-            f"{_number(edge.value_from)}; {gradient}."
-        )
+        constant = edge.value_is is not None
+        value = f"stays {_number(edge.value_is)}" if constant else "is something else"  # type: ignore[arg-type]
+        yield f"The value {value} for log r {side} {_number(edge.value_from)}; {gradient}."
     elif edge.gradient_zero_from is not None:
         yield f"The gradient is zero for log r {side} {_number(edge.gradient_zero_from)}."
     for what, start in (

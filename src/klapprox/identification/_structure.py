@@ -51,6 +51,7 @@ def _recognised(loss: Evaluator, spread: float) -> tuple[Part | None, dict[str, 
     value, derivative = one_token(loss, spread)
     cut = truncation(loss, value, derivative, spread)
     parts: dict[str, Any] = {"weight_limits": cut.limits, "weight_outside": cut.outside}
+    parts["clamps_weighted_value"] = cut.of_product
     if value is not None:
         parts |= {"value": value.key, "lam": value.lam, "form": value.form}
         parts |= {"ratio": value.ratio, "scale": value.scale}
