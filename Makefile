@@ -67,6 +67,14 @@ test-unit: $(READY) ## only the package and the guards, with branch coverage
 test-site: book ## open every page of the built site in headless Chromium
 	@$(BIN)/pytest --quiet -n 2 tests/site --site $(SITE)
 
+.PHONY: proofs
+proofs: $(READY) ## compile the formal proofs and list what they rest on (needs Coq; says which packages)
+	@$(BIN)/python -m bookbuild.proofs check
+
+.PHONY: proofs-mutants
+proofs-mutants: $(READY) ## show that changed formal statements do not compile with their proofs
+	@$(BIN)/python -m bookbuild.proofs mutants
+
 .PHONY: lighthouse
 lighthouse: book ## what Lighthouse says of three pages on a simulated phone (needs Node; not part of the tests)
 	@$(BIN)/python tools/lighthouse.py $(SITE)

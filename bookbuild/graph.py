@@ -73,7 +73,7 @@ def _line(used: tuple[int, int], user: tuple[int, int]) -> str:
 
 def _box(record: Mapping[str, Any], at: tuple[int, int]) -> str:
     words = f"{record['name']}: {citation.plain(record['title'])}".removesuffix(": ")
-    status = "formal" if FORMAL in record["status"] else "plain"
+    status = "formal" if record["status"][0].startswith(FORMAL) else "plain"
     preview = record["place"].replace(".html", "", 1)
     return (
         f'<a class="reference internal {record["kind"]} {status}" href="../{record["page"]}" '

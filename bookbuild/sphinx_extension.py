@@ -26,6 +26,7 @@ from bookbuild import (
     formulas,
     graph,
     pages,
+    proofs,
     results,
     statement_pages,
     statements,
@@ -55,6 +56,7 @@ KEPT = {
     "theme.js",
 }
 PAGES_WITHOUT_SOURCE: list[Any] = [("search", {}, "search.html"), ("404", {}, "404.html")]
+MADE_HERE = ("s/", "proofs/")  # folders of pages that have no source of their own
 FILLED_LATER = re.compile(r'<div class="filled-later" data-name="([^"]*)"></div>')
 
 
@@ -123,7 +125,7 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
     if FILLED_LATER.search(context["body"]) and page not in app.book_waiting:
         app.book_waiting[page] = dict(context)
         return
-    if page.startswith("s/"):
+    if page.startswith(MADE_HERE):
         _describe(app, page, context, context["book_description"])
         return
     tree = pages.parse(context["body"])
@@ -132,6 +134,8 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
     boxes = {}
     if _is_whole(app):
         known = results.results(Path(app.srcdir))
+        proved = {label: record["formal"] for label, record in _records(app).items()}
+        statement_pages.note_formal(tree, proved)
         statement_pages.collect(tree, page, known, app.book_fragments)
         boxes = _cite_boxes(app, page)
     context["body"] = pages.render(tree)
@@ -154,12 +158,12 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
 
 def _contents(app: Any, page: str, context: Any) -> str:
     """Return the contents of the book as the menu of a page shows them."""
-    of_result = page.startswith("s/")
-    if of_result and app.book_contents_beside:
-        return str(app.book_contents_beside)  # the same on all pages of that folder
+    beside = page.startswith(MADE_HERE)
+    if beside and app.book_contents_beside:
+        return str(app.book_contents_beside)  # the same on all pages one folder deep
     found = context["toctree"](maxdepth=1, titles_only=True, includehidden=True)
     found = found.replace(' role="heading"', "")  # it has no level
-    if of_result:
+    if beside:
         app.book_contents_beside = found
     return str(found)
 
@@ -239,6 +243,9 @@ def _pages_of_results(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
             "book_of_result": True,
         }
         yield f"s/{label}", context, "page.html"
+    for name, title, body in proofs.pages_of_sources(Path(app.srcdir)):
+        context = {"title": title, "body": body, "book_description": f"{title}. Proofs in Coq."}
+        yield name, context, "page.html"
 
 
 def _reports(source: Path) -> list[list[dict[str, Any]]]:

@@ -7,7 +7,6 @@ says, its proof and its check are taken from the finished page of its chapter by
 import copy
 import dataclasses
 import html
-import importlib
 import posixpath
 import re
 import tomllib
@@ -19,7 +18,7 @@ from typing import Any
 from lxml.html import builder as E  # noqa: N812
 from lxml.html import tostring
 
-from bookbuild import citation, labels, pages, statements
+from bookbuild import citation, labels, pages, proofs, statements
 from bookbuild.results import Result, chapters, exercises, results, users
 
 Record = dict[str, Any]
@@ -52,15 +51,6 @@ class Fragments:
 # --- What is known of each result ----------------------------------------------------------------
 
 
-def formal(root: Path) -> dict[str, Any]:
-    """Return, by label, what is known of formal proofs: nothing where the project has none."""
-    folder = root / "proofs"
-    if not folder.is_dir():
-        return {}
-    found: dict[str, Any] = importlib.import_module("bookbuild.proofs").status(folder)
-    return found
-
-
 def records(root: Path, address: str = "") -> dict[str, Record]:
     """Return all that the sources say of each result, by label, in the order of the book.
 
@@ -78,7 +68,7 @@ def records(root: Path, address: str = "") -> dict[str, Record]:
     asked = exercises(root)
     implemented = statements.users(root / "src" / "klapprox")
     register, book = labels.read(root), citation.book(root)
-    proved, twins = formal(root), tomllib.loads(_TWINS.read_text(encoding="utf-8"))
+    proved, twins = proofs.statuses(root), tomllib.loads(_TWINS.read_text(encoding="utf-8"))
     checks: dict[str, list[Any]] = {}
     for path in chapters(root).values():
         for cell in statements.cells(path):
@@ -98,7 +88,7 @@ def records(root: Path, address: str = "") -> dict[str, Record]:
             "statement": result.text,
             "proof": result.proof,
             "checks": checks.get(label, []),
-            "status": _status(checks.get(label, []), label in proved),
+            "status": _status(checks.get(label, []), proved.get(label)),
             "formal": proved.get(label),
             "twins": twins.get(label, []),
             "uses": list(uses[label]),
@@ -123,10 +113,11 @@ def records(root: Path, address: str = "") -> dict[str, Record]:
     }
 
 
-def _status(reports: Iterable[Any], proved: bool) -> list[str]:
+def _status(reports: Iterable[Any], proved: Mapping[str, Any] | None) -> list[str]:
     """Return the kinds of checks of a result, with its formal proof first."""
     kinds = [kind for report in reports for claim in report["claims"] for kind in claim["kinds"]]
-    return [FORMAL] * proved + (list(dict.fromkeys(kinds)) or [UNCHECKED])
+    formally = [str(proved["words"])] if proved else []
+    return formally + (list(dict.fromkeys(kinds)) or [UNCHECKED])
 
 
 def _history(register: labels.Register, result: Result, version: str) -> Record:
@@ -348,17 +339,32 @@ def _status_text(record: Record) -> str:
 
 
 def _formal_text(entry: Mapping[str, Any]) -> str:
-    """Return in words what is proved formally."""
-    words = str(entry["words"]).capitalize()
-    parts = [f"{words}: {html.escape(str(entry['covers']))}."]
-    for name in ("narrower", "missing"):
-        if entry.get(name):
-            parts.append(f"{name.capitalize()}: {html.escape(str(entry[name]))}.")
-    where = ", ".join(
-        f"<code>{html.escape(theorem['name'])}</code> ({theorem['file']}, line {theorem['line']})"
+    """Return in words what is proved formally, with links to the theorems."""
+    words = html.escape(f"{entry['words']}: {entry['covers']}. Narrower than here: ")
+    missing = f" Not proved: {html.escape(entry['missing'])}." if entry["missing"] else ""
+    links = ", ".join(
+        f'<a href="{proofs.address(theorem)}"><code>{theorem["name"]}</code></a>'
         for theorem in entry["theorems"]
     )
-    return " ".join([*parts, f"In Coq: {where}."])
+    return (
+        f"{words[0].upper()}{words[1:]}{html.escape(entry['narrower'])}.{missing} In Coq: {links}."
+    )
+
+
+def note_formal(tree: Any, proved: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Say below the check of each result that has a formal proof what that covers, with a link."""
+    for details in tree.xpath("//details[@data-labels]"):
+        for label in reversed(details.get("data-labels").split()):
+            if entry := proved.get(label):
+                theorem = entry["theorems"][0]
+                source = E.A(theorem["name"], {"href": proofs.address(theorem)})
+                more = E.A("more", {"href": f"../s/{label}.html#status"})
+                more.set("aria-label", f"More on the formal proof of {label}")
+                note = E.P(E.STRONG(entry["words"]), f": {entry['covers']} · ", E.CODE(source))
+                note.set("class", "formal")
+                note[-1].tail = " · "
+                note.append(more)
+                details.addnext(note)
 
 
 def _history_text(record: Record, own: Record, chapter: str) -> str:

@@ -62,6 +62,18 @@ def record(known, **more):
     } | more
 
 
+FORMAL = {
+    "words": "formally proved in part",
+    "theorems": [
+        {"name": "thm_a", "file": "A.v", "line": 7},
+        {"name": "thm_a_more", "file": "B.v", "line": 9},
+    ],
+    "covers": "the sum",
+    "narrower": "finite",
+    "missing": "x < y",
+}
+
+
 @pytest.fixture
 def collected():
     tree, fragments = pages.parse(PAGE), statement_pages.Fragments()
@@ -100,6 +112,15 @@ def test_the_chapter_gets_a_link_to_cite(collected):
     assert "cite" not in pages.plain(tree.xpath("//*[@id='thm-a']")[0])
 
 
+def test_a_formal_proof_is_noted_below_the_check():
+    tree = pages.parse(PAGE)
+    statement_pages.note_formal(tree, {"thm-a": FORMAL, "lem-b": None})
+    (note,) = tree.xpath("//p[@class='formal']")
+    assert note.getprevious().get("data-labels") == "thm-a"
+    assert pages.plain(note) == "formally proved in part: the sum · thm_a · more"
+    assert note.xpath(".//a/@href") == ["../proofs/A.html#line-7", "../s/thm-a.html#status"]
+
+
 def test_another_number_on_the_page_is_a_fault():
     with pytest.raises(ValueError, match=r"thm-a is Theorem 1\.2 on its page and Theorem 1\.3"):
         statement_pages.collect(
@@ -125,13 +146,7 @@ def test_a_page_says_what_there_is(collected):
         fragments,
         checks=[report],
         status=[statement_pages.FORMAL, "exact"],
-        formal={
-            "words": "formally proved in part",
-            "covers": "part 1",
-            "narrower": "finite sets",
-            "missing": "part 2",
-            "theorems": [{"name": "thm_a", "file": "A.v", "line": 7}],
-        },
+        formal=FORMAL,
         twins=[{"library": "L", "name": "twin_name", "file": "f.lean", "says": "all of it"}],
         exercises=["ex-e"],
         functions=["klapprox.k1", "klapprox.unknown"],
@@ -154,9 +169,13 @@ def test_a_page_says_what_there_is(collected):
     assert "@misc{}" in sections["cite"]
     assert "Checked: formally proved, exact. The check covers: n < 5." in sections["status"]
     assert (
-        "Formally proved in part: part 1. Narrower: finite sets. Missing: part 2. "
-        "In Coq: thm_a (A.v, line 7)." in sections["status"]
-    )
+        "Formally proved in part: the sum. Narrower than here: finite. Not proved: x < y. "
+        "In Coq: thm_a, thm_a_more."
+    ) in sections["status"]
+    assert page.xpath("//section[@id='status']//a/@href") == [
+        "../proofs/A.html#line-7",
+        "../proofs/B.html#line-9",
+    ]
     assert "twin_name of L (f.lean): all of it" in sections["status"]
     assert sections["exercises"] == "Exercises on itExercise 1.1 Why"
     assert page.xpath("//section[@id='functions']//a/@href") == ["../c/one.html#klapprox.k1"]

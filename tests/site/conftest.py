@@ -27,16 +27,22 @@ def pytest_addoption(parser):
     parser.addoption("--site", default="_build/html", help="folder of the built site")
 
 
-# Of the pages of results, which are made alike: one with much, one with little, one with wide code.
-OF_RESULTS = ("s/thm-gibbs.html", "s/def-k2.html", "s/prop-library-losses.html")
+# Of the pages of results, which are made alike: one with much, one with little, one with wide code;
+# and one of the sources of formal proofs.
+OF_MANY = (
+    "s/thm-gibbs.html",
+    "s/def-k2.html",
+    "s/prop-library-losses.html",
+    "proofs/Means.html",
+)
 
 
 def pytest_generate_tests(metafunc):
-    """Run every test that takes ``page_path`` for each page, and for three pages of results."""
+    """Run every test that takes ``page_path`` for each page, and for some pages of the many."""
     if "page_path" in metafunc.fixturenames:
         found = all_pages(_site(metafunc.config))
         metafunc.parametrize(
-            "page_path", [p for p in found if not p.startswith("s/") or p in OF_RESULTS]
+            "page_path", [p for p in found if not p.startswith(("s/", "proofs/")) or p in OF_MANY]
         )
 
 
