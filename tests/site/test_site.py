@@ -542,6 +542,7 @@ ASKED = {
     "nan gradient": "finite loss, nan gradient",
     "jeffreys covariance": "Theorem 5.6",
     "Pinsker": "Theorem 1",
+    "engine mismatch": "Engine mismatch: which ratio",
 }
 
 
