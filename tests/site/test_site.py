@@ -555,6 +555,7 @@ ASKED = {
     "memory vocabulary": "The exact step",
     "truncated sum": "Proposition 7",
     "Jensen-Shannon": "Proposition 7",
+    "engine mismatch": "Engine mismatch: which ratio",
 }
 
 
