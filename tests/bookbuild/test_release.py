@@ -196,7 +196,7 @@ def test_a_wheel_that_depends_on_where_it_is_built_is_no_release(root, tmp_path)
 
 
 def test_a_package_that_cannot_be_built_says_why(root, tmp_path):
-    (root / "pyproject.toml").write_text(PROJECT.replace("name =", "nam ="))
+    (root / "pyproject.toml").write_text(PROJECT.replace("name =", "title ="))
     commit(root)
     with pytest.raises(BuildError, match="The package was not built"):
         release.packages(root, tmp_path / "out")
