@@ -396,8 +396,9 @@ def _unbreakable(entry: Any) -> float:
         if isinstance(text.parent, nodes.math):
             lengths.append(1.2 * min(len(tex.plain(text.parent)), BREAKS))
         else:
-            wide = 1.2 if isinstance(text.parent, nodes.literal) else 1.0
-            lengths += [wide * len(word) for word in re.split(r"[\s_/-]", text)]
+            code = isinstance(text.parent, nodes.literal)  # may be broken behind "_" alone
+            words = re.split(r"[\s_]" if code else r"[\s/-]", text)
+            lengths += [(1.3 if code else 1.0) * len(word) for word in words]
     return max(lengths)
 
 

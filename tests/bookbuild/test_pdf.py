@@ -245,7 +245,7 @@ def test_a_name_and_a_formula_in_a_cell_stay_on_a_line():
 
     words = cell(nodes.Text("one two three-four"), nodes.literal("", "a_b"))
     assert pdf._unbreakable(words) == 5
-    assert pdf._unbreakable(cell(nodes.literal("", "importance_sampling"))) == 1.2 * 10
+    assert pdf._unbreakable(cell(nodes.literal("", "k3-or_sampling"))) == 1.3 * 8
     assert pdf._unbreakable(cell(nodes.math("", "x+y"))) == pytest.approx(1.2 * 3)
     assert pdf._unbreakable(cell(nodes.math("", "x=" * 50 + "x"))) == 1.2 * pdf.BREAKS
     assert pdf._unbreakable(nodes.entry("")) == 0
