@@ -31,6 +31,10 @@ Qed.
 Theorem prop_k3_minus_k2_identity : forall r, 0 < r -> k3 r - k2 r = g (ln r).
 Proof. intros r H. unfold k3, k2, g. rewrite exp_ln by trivial. ring. Qed.
 
+Theorem prop_mean_of_k2_at_least {A} {X : list A} (q p : law X) : q ≪ p ->
+  E[x ∼ q] k2 (p x / q x) >= KL q p ^ 2 / 2.
+Proof. intros H. rewrite (prop_mean_of_k2 q p H). assert (V := Var_nonneg q (fun x => ln (p x / q x))). lra. Qed.
+
 Theorem prop_k3_minus_k2_sign : forall r, 0 < r -> (k2 r < k3 r <-> 0 < ln r) /\ (k3 r < k2 r <-> ln r < 0).
 Proof.
   intros r H. assert (D := prop_k3_minus_k2_identity r H). destruct prop_mean_of_k2_sign_of_g as [P N].
