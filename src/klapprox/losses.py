@@ -131,11 +131,11 @@ def kl_loss(
     *Bias of the options.* Truncated at c, the mean value is smaller by
     Σ_t E_old[(W_t - c)⁺ k3_t] (w_t at token level), and the mean gradient differs by
     E_old[(W_u - c)⁺ k1_u s_t], summed as above: the divergence of what π does much oftener than
-    π_old is counted for less. Of weights of whole responses little is left once π and π_old differ
-    by a few nats a response (``thm-truncated-weights``). A clamp of log r makes the mean value smaller (``prop-clamps``); in
-    the gradient k1 is held between -c and c, where a clamp of the value would make it zero.
-    ``"token-mean"`` is a ratio of two means: its bias is of the order of one over the number of
-    sequences, and its gradient leaves out that of the number of tokens.
+    π_old is counted for less. Truncated weights of long responses vanish where π and π_old differ
+    after every prefix (``thm-truncated-weights``). A clamp of log r makes the mean value smaller
+    (``prop-clamps``); in the gradient k1 is held between -c and c, where a clamp of the value would
+    make it zero. ``"token-mean"`` is a ratio of two means: its bias is of the order of one over the
+    number of sequences, and its gradient leaves out that of the number of tokens.
 
     Examples
     --------
