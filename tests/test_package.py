@@ -34,6 +34,14 @@ def test_the_rooms_of_exact_are_at_the_top_level_too(room):
     assert getattr(klapprox, room).__name__ == f"klapprox.exact.{room}"
 
 
+def test_what_is_imported_when_asked_for_is_listed_too():
+    listed = set(dir(klapprox))
+    assert {*klapprox.__all__, "__version__"} < listed
+    for name in ("families", "identify", "policies", "sequences", "vocabulary"):
+        assert name in listed
+        assert getattr(klapprox, name) is not None
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'klapprox' has no attribute 'k4'"):
         klapprox.k4  # noqa: B018

@@ -59,3 +59,8 @@ def __getattr__(name: str) -> Any:
     if name in ("families", "policies", "sequences"):
         return importlib.import_module(f"klapprox.exact.{name}")
     raise AttributeError(f"module 'klapprox' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return all names, those that are imported when asked for included."""
+    return sorted({*globals(), "families", "identify", "policies", "sequences", "vocabulary"})

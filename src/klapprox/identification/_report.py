@@ -125,7 +125,7 @@ def _value(found: Found) -> str:
 
 def _derivative(found: Found) -> str:
     if found.derivative == "zero":
-        return "zero, nothing is differentiated"
+        return "zero, nothing is differentiated: added to a loss it does nothing"
     whose = "" if found.is_derivative_of_value else "not "
     if found.derivative == "none":
         return f"none of the known ones; it is {whose}the derivative of the value"
