@@ -28,7 +28,7 @@ SNIPPETS = on_page(ROOT / "chapters" / "four-laws.ipynb")
 GIVEN = {
     "Engine ratio, token by token": {"torch", "mask", "logp", "logp_gen", "logp_ref"},
     "Mismatch": {"torch", "mask", "logp_old", "logp_gen"},
-    "Entropy test": {"mask", "logp_old", "entropy", "len"},
+    "Entropy test": {"mask", "logp_old", "entropy", "log_m", "len"},
     "Steering": {"k1", "budget", "log_beta"},
 }
 
@@ -78,15 +78,26 @@ def entropy_of(log_law):
     return -torch.sum(torch.exp(log_law) * log_law, dim=1, keepdim=True).expand(7, 3)
 
 
-@pytest.mark.parametrize("honest", [True, False])
-def test_the_entropy_test_has_the_mean_zero_if_the_trainer_s_law_was_sampled(honest):
-    trainer = LOG_GEN if honest else torch.log_softmax(LOG_GEN / 2, dim=1)  # sampled too cold
-    given = {"logp_old": laid(trainer), "entropy": laid(entropy_of(trainer))}
-    names, _ = run(SNIPPETS["Entropy test"], **given)
+TOO_COLD = torch.log_softmax(LOG_GEN / 2, dim=1)  # the trainer's law, drawn at h = 1/2
+
+
+@pytest.mark.parametrize(
+    ("trainer", "log_m", "honest"),
+    [
+        (LOG_GEN, torch.zeros_like(LOG_GEN), True),
+        (LOG_TRAINER, LOG_TRAINER - LOG_GEN, True),
+        (LOG_TRAINER, torch.zeros_like(LOG_GEN), False),
+        (TOO_COLD, torch.zeros_like(LOG_GEN), False),
+    ],
+    ids=["same law", "another law, reported", "another law, not reported", "too cold"],
+)
+def test_the_entropy_test_has_the_mean_zero_if_the_report_is_honest(trainer, log_m, honest):
+    tables = {"logp_old": trainer, "entropy": entropy_of(trainer), "log_m": log_m}
+    names, _ = run(SNIPPETS["Entropy test"], **{k: laid(v) for k, v in tables.items()})
     if honest:
         torch.testing.assert_close(names["e"].mean(), torch.zeros((), dtype=torch.float64), **CLOSE)
     else:
-        assert names["e"].mean() > 0.01
+        assert abs(names["e"].mean()) > 0.01
     standard_error = names["e"].std() / 8  # of 64 responses
     torch.testing.assert_close(names["z"], names["e"].mean() / standard_error, **CLOSE)
 
