@@ -124,7 +124,7 @@ def kl_loss(
     (``thm-gradient-coefficients``, ``thm-off-policy-gradients``). On-policy it differs from ∇KL by
     the missing term E[Σ_t s_t V_{t+1}], V the KL to go (``thm-missing-term``, part 2).
 
-    The variance of the weights W_t can grow exponentially with t; where sampler and policy differ much
+    The variance of the weights W_t can grow exponentially with t; where π is far from π_old
     the unbiased value and gradient are of little use. The gradient is an estimate and not a
     function that was differentiated: differentiated again it gives 0.
 
