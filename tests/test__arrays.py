@@ -22,7 +22,7 @@ def refusing(error):
     """Return an `any` whose result may not be looked at."""
 
     class Unknown:
-        def __bool__(self):
+        def __int__(self):
             raise error
 
     return lambda condition: Unknown()
