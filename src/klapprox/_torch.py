@@ -113,8 +113,17 @@ def _slope_of_k3_forward(x: Any) -> Any:
     return (wide * torch.exp(wide)).to(x.dtype)
 
 
+def _slope_of_k3(x: Any) -> Any:
+    """Return exp(x) - 1; half precision where it stays x for small x in compiled code, too."""
+    if x.dtype in (torch.float16, torch.bfloat16):
+        wide = x.to(_wider(x))
+        # Machine code takes expm1 of widened numbers for exp(x) - 1, which is 0 there.
+        return torch.where(wide.abs() < 2**-13, wide, torch.expm1(wide)).to(x.dtype)
+    return torch.expm1(x)
+
+
 expm1_minus = _differentiable(lambda x: _kernels.expm1_minus_formula(xp, x), torch.expm1)
-k3 = _differentiable(_k3_of, torch.expm1)
+k3 = _differentiable(_k3_of, _slope_of_k3)
 k3_forward = _differentiable(_k3_forward_of, _slope_of_k3_forward)
 
 
