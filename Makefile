@@ -65,7 +65,7 @@ test-unit: $(READY) ## only the package and the guards, with branch coverage
 
 .PHONY: test-site
 test-site: book ## open every page of the built site in headless Chromium
-	@$(BIN)/pytest --quiet -n 2 tests/site --site $(SITE)
+	@$(BIN)/pytest --quiet -n 2 --dist worksteal tests/site --site $(SITE)
 
 .PHONY: proofs
 proofs: $(READY) ## compile the formal proofs and list what they rest on (needs Coq; says which packages)
@@ -81,7 +81,7 @@ lighthouse: book ## what Lighthouse says of three pages on a simulated phone (ne
 
 .PHONY: test-arrays
 test-arrays: $(READY_ARRAYS) ## the estimators and losses with PyTorch, JAX and Dask, gradients included
-	@$(BIN)/pytest --quiet tests/arrays
+	@$(BIN)/pytest --quiet -n 2 --dist loadscope tests/arrays
 
 .PHONY: chapter
 chapter: $(READY) ## re-execute, test and build one chapter: make chapter CHAPTER=k1
