@@ -17,6 +17,12 @@ def is_torch(value: Any) -> bool:
     return tensor is not None and isinstance(value, tensor)
 
 
+def is_compiling() -> bool:
+    """Return whether torch.compile is following this call."""
+    compiler = getattr(sys.modules.get("torch"), "compiler", None)
+    return compiler is not None and compiler.is_compiling()
+
+
 def is_jax(value: Any) -> bool:
     """Return whether this is a JAX array, in a way that torch.compile follows without a warning."""
     return not is_torch(value) and is_jax_array(value)
@@ -126,8 +132,7 @@ def anywhere(xp: Any, condition: Any) -> bool:
 
 def seen(xp: Any, number: Callable[[], Any]) -> int:
     """Return an integer that is computed on the device, read back at once; 0 if it is not there."""
-    compiler = getattr(sys.modules.get("torch"), "compiler", None)
-    if compiler is not None and compiler.is_compiling():
+    if is_compiling():
         return 0  # looking would break the graph
     if is_dask_namespace(xp):
         return 0  # looking would compute the graph

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from klapprox._arrays import in_wider_dtype, is_jax, is_torch
+from klapprox._arrays import in_wider_dtype, is_compiling, is_jax, is_torch
 
 __all__ = [
     "alpha_member",
+    "expm1",
     "expm1_minus",
     "expm1_minus_formula",
     "expm1_minus_rounded",
@@ -104,9 +105,18 @@ def forward_rounded(xp: Any, x: Any) -> Any:
     return in_wider_dtype(xp, forward, x)
 
 
+def expm1(xp: Any, x: Any) -> Any:
+    """Return exp(x) - 1 with its small values, which torch.compile loses: it computes just that."""
+    E = xp.expm1(x)
+    if not (is_torch(x) and is_compiling()):
+        return E
+    series = _TAYLOR if xp.finfo(x.dtype).bits >= 64 else _SERIES
+    return xp.where(xp.abs(x) <= _REACH, x + _by_series(x, series), E)
+
+
 def expm1_minus_formula(xp: Any, x: Any) -> Any:
     """Return φ(x) by operations on whole arrays."""
-    E, bits = xp.expm1(x), xp.finfo(x.dtype).bits
+    E, bits = expm1(xp, x), xp.finfo(x.dtype).bits
     # Far away the near form may overflow, and is not chosen.
     if bits < 64:
         return xp.where(xp.abs(x) <= _REACH, _by_series(x, _SERIES), E - x)
@@ -132,7 +142,7 @@ def forward_formula(xp: Any, x: Any) -> Any:
         series = _by_series(near, _SERIES_FORWARD)
     else:
         h = 0.5 * near
-        E = xp.expm1(near)
+        E = expm1(xp, near)
         series = E * h + E * _z_t(h * h)  # as a sum, so that it is +0 at -0
     middle = ~small & (x <= 0.0) & (size <= 2.0)
     between = xp.where(middle, x, -xp.ones_like(x))

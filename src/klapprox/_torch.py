@@ -12,6 +12,7 @@ import array_api_compat.torch as xp
 import torch
 
 from klapprox import _kernels
+from klapprox._arrays import is_compiling
 from klapprox._tokens import How, Tokens, ratios, row_sums, token_credits
 
 __all__ = ["expm1_minus", "k3", "k3_forward", "token_terms"]
@@ -30,7 +31,7 @@ def _wider(x: Any) -> Any:
 def _in_one_piece(x: Any) -> bool:
     """Return whether blocks would not help, or stand in the way of what records operations."""
     return bool(
-        torch.compiler.is_compiling()
+        is_compiling()
         or x.device.type != "cpu"
         or x.numel() <= _BLOCK
         or torch.is_grad_enabled()
@@ -99,7 +100,7 @@ def _differentiable(
 
     def function(x: Any) -> Any:
         # torch.compile refuses a function with a forward derivative of its own.
-        return (Compiled if torch.compiler.is_compiling() else Eager).apply(x)
+        return (Compiled if is_compiling() else Eager).apply(x)
 
     return function
 
@@ -113,17 +114,14 @@ def _slope_of_k3_forward(x: Any) -> Any:
     return (wide * torch.exp(wide)).to(x.dtype)
 
 
-def _slope_of_k3(x: Any) -> Any:
-    """Return exp(x) - 1; half precision where it stays x for small x in compiled code, too."""
+def _expm1(x: Any) -> Any:
     if x.dtype in (torch.float16, torch.bfloat16):
-        wide = x.to(_wider(x))
-        # Machine code takes expm1 of widened numbers for exp(x) - 1, which is 0 there.
-        return torch.where(wide.abs() < 2**-13, wide, torch.expm1(wide)).to(x.dtype)
-    return torch.expm1(x)
+        return _kernels.expm1(xp, x.to(_wider(x))).to(x.dtype)
+    return _kernels.expm1(xp, x)
 
 
-expm1_minus = _differentiable(lambda x: _kernels.expm1_minus_formula(xp, x), torch.expm1)
-k3 = _differentiable(_k3_of, _slope_of_k3)
+expm1_minus = _differentiable(lambda x: _kernels.expm1_minus_formula(xp, x), _expm1)
+k3 = _differentiable(_k3_of, _expm1)
 k3_forward = _differentiable(_k3_forward_of, _slope_of_k3_forward)
 
 

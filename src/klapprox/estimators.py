@@ -39,7 +39,13 @@ import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
 from klapprox._arrays import anywhere, as_floating, as_scalar, in_wider_dtype, refuse_nan, seen
-from klapprox._kernels import alpha_member, expm1_minus, expm1_minus_rounded, forward_rounded
+from klapprox._kernels import (
+    alpha_member,
+    expm1,
+    expm1_minus,
+    expm1_minus_rounded,
+    forward_rounded,
+)
 
 __all__ = [
     "ESTIMATORS",
@@ -430,7 +436,7 @@ def k_f(log_r: Any, f: Callable[[Any], Any], slope: float, *, check: bool = True
     xp, log_r = _checked(log_r, check)
 
     def formula(xp: Any, x: Any) -> Any:
-        return f(xp.exp(x)) - f(xp.ones_like(x)) - float(slope) * xp.expm1(x)
+        return f(xp.exp(x)) - f(xp.ones_like(x)) - float(slope) * expm1(xp, x)
 
     value = in_wider_dtype(xp, formula, log_r)
     if check and anywhere(xp, xp.isnan(value)):

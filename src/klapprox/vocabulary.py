@@ -38,7 +38,7 @@ from array_api_compat import (
 )
 
 from klapprox._arrays import anywhere, as_floating, stop_gradient
-from klapprox._kernels import expm1_minus
+from klapprox._kernels import expm1, expm1_minus
 
 __all__ = ["exact_kl", "exact_kl_from_hidden", "jsd", "topk_kl"]
 
@@ -417,7 +417,7 @@ def _lost(xp: Any, b: Any, a: Any, difference: Any) -> Any:
 def _gap(xp: Any, q: Any, p: Any, x: Any) -> Any:
     """Return p - q where p = q exp(x), or x is NaN."""
     near = x <= 1.0
-    return xp.where(near, q * xp.expm1(xp.where(near, x, 1.0)), p - q)
+    return xp.where(near, q * expm1(xp, xp.where(near, x, 1.0)), p - q)
 
 
 def _k3_terms(xp: Any, q: Any, x: Any, gap: Any) -> Any:
@@ -457,7 +457,7 @@ def _jensen_shannon(beta: float) -> tuple[Any, Any]:
     def ratios(xp: Any, pair: _Pair) -> tuple[Any, Any]:
         """Return log(m/q) and log(m/p), of which the smaller one in size is negative or zero."""
         right = pair.x > 0.0
-        size = xp.expm1(-xp.abs(pair.x))
+        size = expm1(xp, -xp.abs(pair.x))
         low = xp.log1p(xp.where(right, beta * size, (1.0 - beta) * size))
         return xp.where(right, pair.x + low, low), xp.where(right, low, low - pair.x)
 
@@ -757,7 +757,7 @@ def _with_bucket(xp: Any, on: _OnSet) -> Any:
         xp,
         value,
         (on.log_q, _k1_terms(xp, on.q, on.x) + on.q * x[..., None]),
-        (on.log_p, on.gap + on.p * xp.expm1(-x)[..., None]),
+        (on.log_p, on.gap + on.p * expm1(xp, -x)[..., None]),
     )
 
 
@@ -781,7 +781,7 @@ def _completed(
         (on.log_q, _k1_terms(xp, on.q, on.x)),
         (on.log_p, on.gap),
         (log_q_x[..., None], xp.where(outside, -x, 0.0)[..., None]),
-        (log_p_x[..., None], xp.where(outside, xp.expm1(x), 0.0)[..., None]),
+        (log_p_x[..., None], xp.where(outside, expm1(xp, x), 0.0)[..., None]),
     )
     return value, wrong
 

@@ -314,15 +314,19 @@ def test_torch_compiles_it_whole(function):
         value = form(torch.zeros_like(log_p), log_p)
         value.backward()
         results.append((value.item(), log_p.grad.tolist()))
-    assert results[0] == results[1]
+    # Compiled code has an expm1 of its own: the last digit may differ.
+    (value, slope), (compiled, compiled_slope) = results
+    assert compiled == pytest.approx(value, rel=1e-15, abs=0)
+    np.testing.assert_allclose(compiled_slope, slope, rtol=1e-15, atol=0)
 
 
 @compiling
 @with_dtype
 def test_machine_code_is_as_accurate(dtype):
     torch.compiler.reset()
-    compiled = torch.compile(lambda x: torch.stack([f(x) for f in EXACT]), fullgraph=True)
-    x = TORCH.array(GRIDS[dtype], dtype)
+    compiled = torch.compile(lambda x: tuple(f(x) for f in EXACT), fullgraph=True)
+    # Without gaps between the numbers, or the compiler uses no vectors, and then a better expm1.
+    x = TORCH.array(GRIDS[dtype], dtype).contiguous()
     points = TORCH.numpy(x).astype(float)
     for number, function in enumerate(EXACT):
         x.grad = None
