@@ -50,4 +50,4 @@ def themed(svg: str) -> str:
         raise ValueError("this is no SVG")
     # The sheet of the figure is the page itself.
     svg = svg[: start.end()] + style + svg[start.end() :]
-    return svg.replace("fill: var(--paper)", "fill: none", 1)
+    return re.sub(r'(fill(?:: |="))var\(--paper\)', r"\1none", svg, count=1)

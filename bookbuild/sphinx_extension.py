@@ -51,6 +51,7 @@ KEPT = {
     "book.js",
     "favicon.svg",
     "fonts",
+    "front.js",
     "living",
     "living.js",
     "previews",
@@ -252,7 +253,8 @@ def _pages_of_results(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
     parts |= app.book_living
     for page, context in app.book_waiting.items():
         filled = FILLED_LATER.sub(lambda match: parts[match[1]], context["body"])
-        yield page, context | {"body": filled, "book_script": "results.js"}, "page.html"
+        script = "" if page == app.config.root_doc else "results.js"
+        yield page, context | {"body": filled, "book_script": script}, "page.html"
     labels = list(every)
     known = app.env.domains["std"].labels
     for index, (label, record) in enumerate(every.items()):

@@ -109,7 +109,7 @@ VEGA_LITE = "5.20"  # the version that Altair 5.5 writes, JupyterLab 4 draws and
 LIVE_MIME = "application/vnd.vegalite.v5+json"
 # The colours of the three estimators, as a scale of a chart.
 ESTIMATORS = {"domain": ["k1", "k2", "k3"], "range": [COLOURS[k] for k in ("k1", "k2", "k3")]}
-_WIDTH = 520  # pixels of a still picture; a living one is as wide as the text, at most 640
+_WIDTH = 440  # pixels of a still picture; a living one is as wide as the text, at most 640
 _INK, _GREY, _GRID = "#000000", COLOURS["grey"], "#E3E5E8"
 _LOOK: dict[str, Any] = {
     "background": None,
@@ -235,7 +235,7 @@ def _still(spec: dict[str, Any]) -> str:
     import vl_convert
 
     _register_fonts()
-    spec = copy.deepcopy(spec) | {"width": _WIDTH, "background": "white"}
+    spec = copy.deepcopy(spec) | {"width": _WIDTH, "background": "#ffffff"}
     # A font whose letters have the same width everywhere: it comes with Matplotlib.
     spec["config"]["font"] = "DejaVu Sans"
     return str(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
