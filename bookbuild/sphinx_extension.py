@@ -26,7 +26,7 @@ from bookbuild import (
     fonts,
     formulas,
     graph,
-    living,
+    live_figures,
     pages,
     proofs,
     results,
@@ -178,14 +178,14 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
 
 def _enliven(app: Any, tree: Any, source: Path) -> None:
     """Make the living figures of a chapter live, and keep them for other pages."""
-    specs = living.specifications(source)
-    living.attach(tree, specs)
-    folder = Path(app.outdir, "_static", living.FOLDER)
+    specs = live_figures.specifications(source)
+    live_figures.attach(tree, specs)
+    folder = Path(app.outdir, "_static", live_figures.FOLDER)
     if specs and not folder.exists():
-        living.write_renderer(folder, Path(app.srcdir, "_build"))
+        live_figures.write_renderer(folder, Path(app.srcdir, "_build"))
     for name, spec in specs.items():
-        (folder / f"{name}.js").write_text(living.script(name, spec), encoding="utf-8")
-    app.book_living |= living.copied(tree)
+        (folder / f"{name}.js").write_text(live_figures.script(name, spec), encoding="utf-8")
+    app.book_living |= live_figures.copied(tree)
 
 
 def _contents(app: Any, page: str, context: Any) -> str:

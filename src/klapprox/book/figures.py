@@ -105,7 +105,9 @@ def show(figure: Any) -> SVG:
 # --- Living figures ------------------------------------------------------------------------------
 # Altair and vl-convert are imported where they are used: most notebooks have no living figure.
 
-VEGA_LITE = "5.20"  # the version that Altair 5.5 writes, JupyterLab 4 draws and the site's script is
+VEGA_LITE = (
+    "5.20"  # the version that Altair 5.5 writes, JupyterLab 4 draws and the site's script is
+)
 LIVE_MIME = "application/vnd.vegalite.v5+json"
 # The colours of the three estimators, as a scale of a chart.
 ESTIMATORS = {"domain": ["k1", "k2", "k3"], "range": [COLOURS[k] for k in ("k1", "k2", "k3")]}
@@ -236,6 +238,7 @@ def _still(spec: dict[str, Any]) -> str:
 
     _register_fonts()
     spec = copy.deepcopy(spec) | {"width": _WIDTH, "background": "#ffffff"}
+    spec["autosize"] = {"type": "fit-x", "contains": "padding"}  # as Vega-Lite does in a container
     # A font whose letters have the same width everywhere: it comes with Matplotlib.
     spec["config"]["font"] = "DejaVu Sans"
     return str(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))

@@ -25,7 +25,7 @@ SIZES = (1, 4, 16, 64, 256)
 # Estimates divided by KL: the bins of the pictures.
 EDGES = np.linspace(-1, 3, 41)
 _AT_ZERO = 10  # where EDGES are 0
-_GRID = 2**15  # points between 0 and the largest sum that is drawn
+_GRID = 2**16  # points between 0 and the largest sum that is drawn
 
 
 def pair(kind: str, distance: float) -> tuple[Any, Any]:
