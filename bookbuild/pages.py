@@ -280,7 +280,8 @@ def entries(tree: Any, page: str, chapter: str) -> Iterator[dict[str, str]]:
             title = title.removeprefix("(").removesuffix(")")
             group = "exercise" if kind == "Exercise" else "statement"
             text = " ".join(plain(child) for child in box if child is not caption[0])
-            yield entry(group, kind, number, title or kind, text, box.get("id"))
+            label = {"l": box.get("id")}
+            yield entry(group, kind, number, title or kind, text, box.get("id")) | label
     for term in tree.xpath(".//dt[@id and contains(@class, 'sig')]"):
         name = term.get("id")
         text = term.getnext().xpath("string(./p[1])") if term.getnext() is not None else ""
