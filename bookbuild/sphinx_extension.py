@@ -29,6 +29,7 @@ from bookbuild import (
     live_figures,
     pages,
     proofs,
+    reports,
     results,
     statement_pages,
     statements,
@@ -77,6 +78,22 @@ class AllResults(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
+class Reports(SphinxDirective):
+    """What the targets that check something said for this version."""
+
+    def run(self) -> list[Any]:
+        """Return the nodes that stand for the directive."""
+        return self.parse_text_to_nodes(reports.told(reports.kept(Path(self.env.srcdir))))
+
+
+class FormalProofs(SphinxDirective):
+    """What each formal proof covers, and where it is narrower than the book."""
+
+    def run(self) -> list[Any]:
+        """Return the nodes that stand for the directive."""
+        return self.parse_text_to_nodes(reports.narrower(Path(self.env.srcdir)))
+
+
 class Living(SphinxDirective):
     """A living figure of a chapter, once more on another page."""
 
@@ -91,7 +108,9 @@ class Living(SphinxDirective):
 def setup(app: Any) -> dict[str, Any]:
     """Register the directive, the theme, and what happens to each page."""
     app.add_directive("all-results", AllResults)
+    app.add_directive("formal-proofs", FormalProofs)
     app.add_directive("living", Living)
+    app.add_directive("reports", Reports)
     app.add_html_theme("book", str(THEME))
     formulas.setup(app)
     app.connect("config-inited", _choose_theme, priority=900)
