@@ -1,7 +1,7 @@
 """False neighbours of the book's statements, and what refuses them: ``make mutants``.
 
-Each mutant changes a claim in the cell of a check, or a helper in `klapprox.book.symbolic`, into
-something plausible and false. They stand by label in ``tests/book/mutants/CHAPTER.toml``::
+Each mutant changes a claim in the cell of a check, or a helper in `klapprox.book`, into something
+plausible and false. They stand by label in ``tests/book/mutants/CHAPTER.toml``::
 
     [[thm-what-is-stated]]
     what = "T - 1 for T"
@@ -9,9 +9,9 @@ something plausible and false. They stand by label in ``tests/book/mutants/CHAPT
     new = '(n - 1) * variance'
 
 ``old`` occurs exactly once in the cells that check this label (white space in it stands for any
-white space); with ``of = "symbolic"`` it occurs once in that module, and the first of the cells
-has to notice, or the one numbered by ``cell`` (from 1). A label that is checked has at least two
-mutants, or a sentence in the table ``[reasons]``.
+white space); with ``of = "symbolic"`` it occurs once in that module of `klapprox.book`, and the
+first of the cells has to notice, or the one numbered by ``cell`` (from 1). A label that is checked
+has at least two mutants, or a sentence in the table ``[reasons]``.
 
 The cells that a check needs are run, then the check itself, which has to pass, then each mutant in
 a fork of that process. A mutant is killed if a claim or an ``assert`` refuses it. Every other
@@ -38,10 +38,11 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from bookbuild import statements
-from klapprox.book import symbolic, verify
+from klapprox.book import densities, symbolic, verify
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tests" / "book" / "mutants"
+MODULES = {"symbolic": symbolic, "densities": densities}
 LIMIT = 120.0  # seconds a mutant; most take less than one
 LEAST = 2  # mutants of a label
 _KEYS = {"what", "old", "new", "of", "cell"}
@@ -113,10 +114,10 @@ class Chapter:
         cells = self.checks.get(mutant.label, [])
         if not cells:
             raise MutantError(f"{mutant.label}: no check of {self.path.name} names it")
-        if mutant.of == "symbolic":
+        if mutant.of != "check":
             if mutant.cell not in range(1, len(cells) + 1):
                 raise MutantError(f"{mutant.label}: {mutant.what}: no check {mutant.cell}")
-            return cells[mutant.cell - 1], mutant.applied(inspect.getsource(symbolic))
+            return cells[mutant.cell - 1], mutant.applied(inspect.getsource(MODULES[mutant.of]))
         # Cells joined, so that the text of a mutant cannot mean two of them.
         joined = "\n#\n".join(self.sources[cell] for cell in cells)
         changed = mutant.applied(joined).split("\n#\n")
@@ -137,7 +138,7 @@ def read(path: Path) -> tuple[list[Mutant], dict[str, str]]:
     for label, entries in tables.items():
         for entry in entries:
             wrong = set(entry) - _KEYS or {"what", "old", "new"} - set(entry)
-            if wrong or entry.get("of", "symbolic") != "symbolic":
+            if wrong or entry.get("of", "symbolic") not in MODULES:
                 raise MutantError(f"{path.name}: {label}: {entry}: look at {wrong or 'of'}")
             found.append(Mutant(label, **entry))
     return found, reasons
@@ -257,8 +258,8 @@ def _mutate(sender: Connection, work: tuple[Any, ...]) -> None:
     """Run one mutant in this process, which is a fork, and send its end and the words for it."""
     chapter, mutant, target, changed, setup, namespace = work
     try:
-        if mutant.of == "symbolic":
-            exec(compile(changed, symbolic.__file__ or "", "exec"), symbolic.__dict__)
+        if mutant.of != "check":
+            exec(compile(changed, f"{mutant.of}.py", "exec"), vars(MODULES[mutant.of]))
             namespace, changed = {}, chapter.sources[target]
             _run(setup, namespace, chapter.path.name)
         _run([(target, changed)], namespace, chapter.path.name)
@@ -285,7 +286,7 @@ def _fates(
     changed, cells, namespace = {}, set[int](), dict[str, Any]()
     for mutant in mutants:
         changed[mutant] = chapter.place(mutant)[1]
-        source = chapter.sources[target] if mutant.of == "symbolic" else changed[mutant]
+        source = chapter.sources[target] if mutant.of != "check" else changed[mutant]
         cells.update(needed([*chapter.sources[:target], source], target))
     setup = [(cell, chapter.sources[cell]) for cell in sorted(cells)]
     try:
