@@ -8,8 +8,8 @@ plausible and false. They stand by label in ``tests/book/mutants/CHAPTER.toml``:
     old = 'n * variance'
     new = '(n - 1) * variance'
 
-``old`` occurs exactly once in the cells that check this label (white space in it stands for any
-white space); with ``of = "symbolic"`` it occurs once in that module of `klapprox.book`, and the
+``old`` occurs exactly once in the cells that check this label (however lines are broken there);
+with ``of = "symbolic"`` it occurs once in that module of `klapprox.book`, and the
 first of the cells has to notice, or the one numbered by ``cell`` (from 1). A label that is checked
 has at least two mutants, or a sentence in the table ``[reasons]``.
 
@@ -51,9 +51,21 @@ _MALFORMED = re.compile(
     r"values on the left|there are no cases|is not exact|is undefined|needs words|"
     r"without a claim|only finite numbers|could not be proved equal"
 )
+_TOKEN = re.compile(r"""\"(?:[^"\\]|\\.)*\"|\w+|\S""")
 _UNPROVED = "could not be proved"
 _CHANGING = {name for kind in (list, set, dict) for name in vars(kind) if name[0] != "_"}
 _COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """Return what finds a piece of code however a formatter breaks its lines."""
+    tokens = _TOKEN.findall(re.sub(r",\s*(?=[)\]}])", "", text)) or [""]
+    found = r"(?<!\w)" if tokens[0][:1].isalnum() else ""
+    for before, token in zip(["", *tokens], tokens, strict=False):
+        words = re.match(r"\w", token) and re.search(r"\w\Z", before)
+        gap = r"\s+" if words else r"\s*,?\s*" if token in ")]}" else r"\s*" if before else ""
+        found += gap + re.escape(token)
+    return re.compile(found + (r"(?!\w)" if tokens[-1][-1:].isalnum() else ""))
 
 
 class MutantError(Exception):
@@ -73,7 +85,7 @@ class Mutant:
 
     def applied(self, source: str) -> str:
         """Return the source with the change, or say that it does not fit."""
-        pattern = re.compile(r"\s+".join(map(re.escape, self.old.split())))
+        pattern = _pattern(self.old)
         found = len(pattern.findall(source))
         if not self.old.strip():
             raise MutantError(f"{self.label}: {self.what}: its old text is empty")
@@ -166,18 +178,6 @@ def faults(mutants: list[Mutant], reasons: dict[str, str], chapter: Chapter) -> 
     return found
 
 
-def _names(code: CodeType, late: bool) -> Iterator[tuple[str, bool, bool]]:
-    """Yield the global names of a piece of code: name, whether it is stored, whether read later."""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in {"STORE_NAME", "STORE_GLOBAL"}:
-            yield str(instruction.argval), True, late
-        elif instruction.opname in {"LOAD_NAME", "LOAD_GLOBAL", "DELETE_NAME"}:
-            yield str(instruction.argval), False, late
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant, late or constant.co_name not in _COMPREHENSIONS)
-
-
 def _changed_in_place(source: str) -> Iterator[str]:
     """Yield the names whose objects a cell may change, as in ``x[0] = 1`` or ``x.append(1)``."""
     for node in ast.walk(ast.parse(source)):
@@ -200,6 +200,8 @@ def _changed_in_place(source: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Use:
+    """What a cell does with global names; what it reads of its own making does not count."""
+
     stored: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
     read_later: set[str] = field(default_factory=set)  # by functions
@@ -207,12 +209,22 @@ class _Use:
     @classmethod
     def of(cls, source: str) -> "_Use":
         use = cls()
-        for name, stored, late in _names(compile(source, "cell", "exec"), False):
-            (use.stored if stored else use.read_later if late else use.read).add(name)
+        use._look_at(compile(source, "cell", "exec"), use.read)
         for name in _changed_in_place(source):
-            use.stored.add(name)
-            use.read.add(name)
+            if name not in use.stored:
+                use.stored.add(name)
+                use.read.add(name)
         return use
+
+    def _look_at(self, code: CodeType, read: set[str]) -> None:
+        for instruction in dis.get_instructions(code):
+            value = instruction.argval
+            if instruction.opname in {"STORE_NAME", "STORE_GLOBAL"}:
+                self.stored.add(value)
+            elif instruction.opname in {"LOAD_NAME", "LOAD_GLOBAL"} and value not in self.stored:
+                read.add(value)
+            elif isinstance(value, CodeType):  # a comprehension runs here and now
+                self._look_at(value, read if value.co_name in _COMPREHENSIONS else self.read_later)
 
 
 def needed(sources: list[str], target: int) -> list[int]:

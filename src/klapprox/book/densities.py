@@ -1,8 +1,8 @@
 """Pairs of densities in SymPy: every moment of (r, log r) under q, from one integral.
 
 That integral is A(s) = E_q[r^s] = ∫ p^s q^(1-s), with the derivatives E_q[r^s (log r)^n] = A⁽ⁿ⁾(s).
-So KL(q‖p) = -A'(0), KL(p‖q) = A'(1), χ²(p‖q) = A(2) - 1 and Var_q(log r) = A''(0) - A'(0)². A closed
-form has values where the integral diverges: the hypothesis for it belongs into the symbols.
+So KL(q‖p) = -A'(0), KL(p‖q) = A'(1), χ²(p‖q) = A(2) - 1 and Var_q(log r) = A''(0) - A'(0)². A
+closed form has values where the integral diverges: the hypothesis for it belongs into the symbols.
 """
 
 import itertools

@@ -24,12 +24,14 @@ __all__ = [
     "bracket",
     "covariance",
     "distributions",
+    "dot",
     "k1",
     "k2",
     "k3",
     "k_lambda",
     "log_rational",
     "rational_pairs",
+    "slopes",
 ]
 
 Function = Callable[[Any, Any], Any]  # of (r, log r)
@@ -105,6 +107,28 @@ def around(f: Any, symbol: Any, decimal: str) -> list[Any]:
     return [f.subs(symbol, end) for end in bracket(decimal)]
 
 
+def dot(law: Sequence[Any], values: Sequence[Any]) -> Any:
+    """Return Σ law·values, the mean of a quantity that has these values at the points of a law.
+
+    Examples
+    --------
+    >>> dot([sp.Rational(1, 3), sp.Rational(2, 3)], [3, 6])
+    5
+    """
+    return sum(a * b for a, b in zip(law, values, strict=True))
+
+
+def slopes(law: Sequence[Any], g: Sequence[Any]) -> list[Any]:
+    """Return π_j (g_j - E g), which is E[g s] in the logits of a softmax; zero iff g is constant.
+
+    Examples
+    --------
+    >>> slopes([sp.Rational(1, 3), sp.Rational(2, 3)], [3, 6])
+    [-2/3, 2/3]
+    """
+    return [p * (value - dot(law, g)) for p, value in zip(law, g, strict=True)]
+
+
 def covariance(law: Sequence[Any], x: Sequence[Any], y: Sequence[Any]) -> Any:
     """Return the covariance under a law of two quantities, given by their values at its points.
 
@@ -113,9 +137,8 @@ def covariance(law: Sequence[Any], x: Sequence[Any], y: Sequence[Any]) -> Any:
     >>> covariance([sp.Rational(1, 2)] * 2, [0, 1], [0, 4])
     1
     """
-    mean_x, mean_y = (sum(a * b for a, b in zip(law, values, strict=True)) for values in (x, y))
-    product = sum(a * b * c for a, b, c in zip(law, x, y, strict=True))
-    return sp.expand(product - mean_x * mean_y)
+    product = dot(law, [a * b for a, b in zip(x, y, strict=True)])
+    return sp.expand(product - dot(law, x) * dot(law, y))
 
 
 @dataclass(frozen=True)
@@ -389,7 +412,7 @@ class Path:
     w : list
         Ratios of Q to the sampler (1 where there is none).
     s : list
-        Scores of the tokens as columns; only where Q is a policy.
+        Scores of the tokens as columns; only where probabilities are symbols.
     """
 
     y: Prefix
@@ -555,7 +578,9 @@ class SequencePair:
                     r=[row.p[i] / row.q[i] for _, row, i in steps],
                     u=[row.log_p[i] - row.log_q[i] for _, row, i in steps],
                     w=[row.q[i] / self.samplers.get(z, row.q)[i] for z, row, i in steps],
-                    s=[self.gradient(row.log_q[i]) for _, row, i in steps if self.samplers],
+                    s=[
+                        self.gradient(row.log_q[i]) for _, row, i in steps if row.log_q[i].is_Symbol
+                    ],
                 )
             )
         return found
