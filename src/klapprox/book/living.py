@@ -6,16 +6,34 @@ specification, or is a formula that the browser evaluates and a test compares wi
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft, stats
+from scipy import fft, special, stats
 
 from klapprox.estimators import ESTIMATORS
 from klapprox.exact.families import Bernoulli, Normal, moments
+from klapprox.exact.policies import expected_gradient, softmax
+from klapprox.vocabulary import exact_kl, topk_kl
 
-__all__ = ["DISTANCES", "EDGES", "PAIRS", "SIZES", "laws_of_means", "pair", "sampling_laws"]
+__all__ = [
+    "DISTANCES",
+    "EDGES",
+    "PAIRS",
+    "PLACED",
+    "PRIZES",
+    "REFERENCE",
+    "SIZES",
+    "STARTS",
+    "laws_of_means",
+    "pair",
+    "placement_paths",
+    "running_means",
+    "sampling_laws",
+    "topk_sums",
+]
 
 Array = NDArray[np.float64]
 
@@ -162,3 +180,130 @@ def sampling_laws() -> list[dict[str, Any]]:
 def _rounded(value: float) -> float | None:
     """Return four significant digits, or None for what JSON cannot hold."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def running_means(sds: Sequence[float], draws: int) -> list[dict[str, Any]]:
+    """Return running means of k1 and k3 for q = N(0, 1) and p = N(0, sd²), as rows.
+
+    Returns
+    -------
+    list of dicts
+        For each standard deviation ``sd`` of p, each ``draw`` from 1 on and each ``k``: ``means``
+        of the first round(10^(i/6)) of 10 000 independent draws, i = 0, …, 24, divided by KL(q‖p).
+        One draw has the same numbers x for all p and both estimators.
+    """
+    sizes = np.rint(10 ** (np.arange(25) / 6)).astype(int)
+    rows = []
+    for sd, draw in itertools.product(sds, range(1, draws + 1)):
+        q, p = Normal(0.0, 1.0), Normal(0.0, sd)
+        x = q.sample(np.random.Generator(np.random.PCG64(np.random.SeedSequence(draw))), 10_000)
+        log_r = p.log_density(x) - q.log_density(x)
+        for name in ("k1", "k3"):
+            means = np.cumsum(ESTIMATORS[name].value(log_r))[sizes - 1] / sizes / q.kl(p)
+            short = [_rounded(mean) for mean in means.tolist()]
+            rows.append({"sd": sd, "draw": draw, "k": name, "means": short})
+    return rows
+
+
+# Three actions: the reference, the rewards, β = 1, and where training starts.
+REFERENCE, PRIZES = (0.6, 0.3, 0.1), (0.0, 0.5, 1.0)
+STARTS = (
+    REFERENCE,
+    (1 / 3, 1 / 3, 1 / 3),
+    (0.9, 0.05, 0.05),
+    (0.05, 0.9, 0.05),
+    (0.05, 0.05, 0.9),
+    (0.48, 0.48, 0.04),
+    (0.48, 0.04, 0.48),
+    (0.04, 0.48, 0.48),
+)
+# Estimator and placement.
+PLACED = (
+    ("k1", "reward"),
+    ("k2", "reward"),
+    ("k3", "reward"),
+    ("k1", "loss"),
+    ("k2", "loss"),
+    ("k3", "loss"),
+)
+
+
+def placement_paths(steps: int = 1500, rate: float = 0.5) -> list[dict[str, Any]]:
+    """Return where exact mean gradients lead a policy over three actions, as rows.
+
+    The logits climb 𝔼_π[R] minus β times the penalty in small steps, with β = 1, `REFERENCE`
+    and `PRIZES` (``thm-optima-by-placement``, ``thm-on-policy-gradients``).
+
+    Returns
+    -------
+    list of dicts
+        For each of `PLACED` and of `STARTS`: ``placed``, such as "k3 in the reward"; ``start``,
+        from 1 on; ``path``, 16 points [π₂, π₃] of which the first is the start and the last the
+        end; and ``rests``, whether it ends inside, where the mean gradient is smaller than 1e-6.
+    """
+    reference, prizes = np.array(REFERENCE), np.array(PRIZES)
+    rows = []
+    for (name, placement), (number, start) in itertools.product(PLACED, enumerate(STARTS, 1)):
+        logits, path, slope = np.log(start), [np.array(start)], np.zeros(3)
+        for _ in range(steps):
+            policy = path[-1]
+            slope = policy * (prizes - policy @ prizes)
+            slope = slope - expected_gradient(name, placement, policy, reference)
+            logits = logits + rate * slope
+            path.append(softmax(logits))
+            # At rest, or at the boundary, from where it does not come back.
+            if np.abs(slope).max() < 1e-6 or path[-1].min() < 1e-9:
+                break
+        rows.append(
+            {
+                "placed": f"{name} in the {placement}",
+                "start": number,
+                "path": _thinned(np.array(path)[:, 1:], 16),
+                "rests": bool(np.abs(slope).max() < 1e-6 and path[-1].min() >= 1e-9),
+            }
+        )
+    return rows
+
+
+def _thinned(path: Array, points: int) -> list[list[float]]:
+    """Return points of a path at equal distances along it, the two ends among them."""
+    along = np.append(0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1)))
+    at = np.linspace(0, along[-1], points)
+    return np.stack([np.interp(at, along, axis) for axis in path.T], axis=1).round(4).tolist()
+
+
+def topk_sums(powers: Sequence[float], draws: int, size: int = 1024) -> list[dict[str, Any]]:
+    """Return what sums over the k most probable tokens make of the divergence, as rows.
+
+    The law is q_j ∝ j^(-a); p differs from it by factors of about ten per cent
+    (``thm-topk-chain``, ``prop-truncated-sum``).
+
+    Returns
+    -------
+    list of dicts
+        For each power ``a`` and ``draw`` from 1 on, with k = 1, 2, 4, …, size: ``plain``, the
+        truncated sum of q log(q/p); ``lower``, that of q k3; ``bucket``, the divergence with the
+        rest in one bucket; all divided by KL(q‖p), which is ``kl``.
+    """
+    kept = 2 ** np.arange(int(math.log2(size)) + 1)
+    rows = []
+    for a, draw in itertools.product(powers, range(1, draws + 1)):
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(draw)))
+        logits = -a * np.log(np.arange(1, size + 1))
+        tilted = logits + 0.1 * rng.standard_normal(size)
+        log_q, log_p = special.log_softmax(logits), special.log_softmax(tilted)
+        divergence = float(exact_kl(logits, tilted))
+        terms = np.exp(log_q) * -(log_p - log_q)
+        lower = np.exp(log_q) * ESTIMATORS["k3"].value(log_p - log_q)
+        bucket = [float(topk_kl(log_q[:k], log_p[:k])) for k in kept[:-1]] + [divergence]
+        parts = {
+            "plain": np.cumsum(terms)[kept - 1],
+            "lower": np.cumsum(lower)[kept - 1],
+            "bucket": np.array(bucket),
+        }
+        short = {
+            name: [_rounded(part) for part in (values / divergence).tolist()]
+            for name, values in parts.items()
+        }
+        rows.append({"a": a, "draw": draw, "kl": _rounded(divergence)} | short)
+    return rows
