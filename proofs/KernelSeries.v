@@ -193,3 +193,144 @@ Proof.
   - interval with (i_bisect x, i_taylor x, i_degree 10, i_prec 100).
   - interval with (i_bisect x, i_taylor x, i_degree 10, i_prec 100).
 Qed.
+
+(** ** The form of k₃ with t, and with the polynomial *)
+
+Definition coth (a : R) : R := (exp a + exp (- a)) / (exp a - exp (- a)).
+
+(** (√z coth √z - 1) / z, and its limit 1/3 at 0. *)
+Definition t_coth (z : R) : R := if Req_EM_T z 0 then 1 / 3 else (sqrt z * coth (sqrt z) - 1) / z.
+
+(** It in terms of e^x. *)
+Lemma t_coth_square x : x <> 0 -> (exp x - 1) * ((x / 2) ^ 2 * t_coth ((x / 2) ^ 2)) = x / 2 * (exp x + 1) - (exp x - 1).
+Proof.
+  intros N. assert (S : 0 < (x / 2) ^ 2) by nra. unfold t_coth. destruct Req_EM_T as [Z|_]; [lra|].
+  replace (sqrt ((x / 2) ^ 2)) with (Rabs (x / 2)) by (rewrite <- sqrt_Rsqr_abs; f_equal; unfold Rsqr; ring).
+  assert (D : forall a, a <> 0 -> exp a - exp (- a) <> 0).
+  { intros a A Q. assert (exp a = exp (- a)) as I%exp_inv by lra. lra. }
+  assert (C : Rabs (x / 2) * coth (Rabs (x / 2)) = x / 2 * coth (x / 2)).
+  { unfold Rabs. destruct Rcase_abs; trivial. unfold coth. rewrite Ropp_involutive. assert (A := D (x / 2) ltac:(lra)). field. lra. }
+  rewrite C. unfold coth. assert (A := D (x / 2) ltac:(lra)). rewrite exp_Ropp in *.
+  assert (Q : exp x = exp (x / 2) * exp (x / 2)) by (rewrite <- exp_plus; f_equal; field). rewrite Q.
+  assert (P := exp_pos (x / 2)). revert P A. generalize (exp (x / 2)). intros b P A.
+  assert (B : b * b - 1 <> 0). { intros I. apply A. apply Rmult_eq_reg_l with b; [|lra]. rewrite Rmult_minus_distr_l, Rinv_r by lra. lra. }
+  field. repeat split; lra.
+Qed.
+
+(** What 0 < t and t ≤ 1/3 come down to. *)
+Lemma t_coth_bounds x : 0 < x -> 0 < (x - 2) * exp x + x + 2 /\ 0 <= (x ^ 2 - 6 * x + 12) * exp x - (x ^ 2 + 6 * x + 12).
+Proof.
+  intros H. split.
+  - set (f := fun x => (x - 2) * exp x + x + 2 - x ^ 3 / 6).
+    assert (G : 0 <= f x); [|unfold f in G; assert (P := pow_lt x 3 H); lra].
+    replace 0 with (f 0) by (unfold f; rewrite exp_0; field).
+    apply (increasing f (fun x => (x - 1) * exp x + 1 - x ^ 2 / 2)); [lra| |].
+    + intros c _. unfold f. auto_derive; [easy|]. field.
+    + intros c Hc. set (g := fun x => (x - 1) * exp x + 1 - x ^ 2 / 2).
+      fold (g c). replace 0 with (g 0) by (unfold g; rewrite exp_0; field).
+      apply (increasing g (fun x => x * exp x - x)); [lra| |].
+      * intros d _. unfold g. auto_derive; [easy|]. field.
+      * intros d Hd. assert (E := exp_ineq1_le d). nra.
+  - set (f := fun x => (x ^ 2 - 6 * x + 12) * exp x - (x ^ 2 + 6 * x + 12)).
+    fold (f x). replace 0 with (f 0) by (unfold f; rewrite exp_0; field).
+    apply (increasing f (fun x => (x ^ 2 - 4 * x + 6) * exp x - (2 * x + 6))); [lra| |].
+    + intros c _. unfold f. auto_derive; [easy|]. field.
+    + intros c Hc. set (g := fun x => (x ^ 2 - 4 * x + 6) * exp x - (2 * x + 6)).
+      fold (g c). replace 0 with (g 0) by (unfold g; rewrite exp_0; field).
+      apply (increasing g (fun x => (x ^ 2 - 2 * x + 2) * exp x - 2)); [lra| |].
+      * intros d _. unfold g. auto_derive; [easy|]. field.
+      * intros d Hd. set (i := fun x => (x ^ 2 - 2 * x + 2) * exp x - 2).
+        fold (i d). replace 0 with (i 0) by (unfold i; rewrite exp_0; field).
+        apply (increasing i (fun x => x ^ 2 * exp x)); [lra| |].
+        -- intros a _. unfold i. auto_derive; [easy|]. field.
+        -- intros a _. apply Rmult_le_pos; [apply pow2_ge_0|left; apply exp_pos].
+Qed.
+
+(** k₃ = (e^x - 1)(h - h² t(h²)) with h = x/2. *)
+Theorem thm_accurate_kernel_form x : k3_exp x = (exp x - 1) * (x / 2 - (x / 2) ^ 2 * t_coth ((x / 2) ^ 2)).
+Proof.
+  destruct (Req_dec x 0) as [->|N]; [unfold k3_exp; rewrite exp_0; ring|].
+  rewrite Rmult_minus_distr_l, t_coth_square by easy. unfold k3_exp. field.
+Qed.
+
+Theorem thm_accurate_kernel_t z : 0 <= z -> 0 < t_coth z <= 1 / 3.
+Proof.
+  intros H. destruct (Req_dec z 0) as [->|N]; [unfold t_coth; destruct Req_EM_T; lra|].
+  assert (S : 0 < sqrt z) by (apply sqrt_lt_R0; lra). set (x := 2 * sqrt z).
+  assert (Z : (x / 2) ^ 2 = z). { unfold x. replace (2 * sqrt z / 2) with (sqrt z) by field. rewrite <- Rsqr_pow2. now apply Rsqr_sqrt. }
+  assert (X : 0 < x) by (unfold x; lra). assert (E := exp_ineq1 x ltac:(lra)).
+  assert (T := t_coth_square x ltac:(lra)). rewrite Z in T. destruct (t_coth_bounds x X) as [A B].
+  assert (P : 0 < (exp x - 1) * z) by (apply Rmult_lt_0_compat; lra).
+  split; apply Rmult_lt_reg_l with ((exp x - 1) * z) || apply Rmult_le_reg_l with ((exp x - 1) * z); trivial.
+  - rewrite Rmult_0_r, Rmult_assoc, T. lra.
+  - rewrite (Rmult_assoc _ z (t_coth z)), T, <- Z. lra.
+Qed.
+
+(** With the package's polynomial in place of t the form changes by less than the unit roundoff, relative to k₃. *)
+Theorem thm_accurate_kernel_polynomial x : 0 < Rabs x <= 1 ->
+  Rabs ((exp x - 1) * (x / 2 - (x / 2) ^ 2 * coth_poly ((x / 2) ^ 2)) - k3_exp x) < / 2 ^ 53 * k3_exp x.
+Proof.
+  intros [N H]. fold (missed x).
+  assert (N' : x <> 0). { intros ->. rewrite Rabs_R0 in N. lra. }
+  assert (M := missed_all x N' ltac:(now apply Rabs_le_between)). change (IZR (10 ^ 18)) with 1000000000000000000 in M.
+  assert (T := thm_accurate_kernel_t ((x / 2) ^ 2) (pow2_ge_0 _)). assert (K := k3_exp_pos x N').
+  rewrite <- (Rabs_pos_eq (k3_exp x)) by lra. rewrite (thm_accurate_kernel_form x).
+  rewrite Rabs_mult. set (e := Rabs (exp x - 1)) in *.
+  assert (P : 0 < e). { apply Rabs_pos_lt. intros Q. apply N'. apply exp_inv. rewrite exp_0. lra. }
+  set (a := Rabs (x / 2)). assert (A : 0 < a <= 1 / 2).
+  { unfold a, Rdiv. rewrite Rabs_mult, (Rabs_pos_eq (/ 2)) by lra. lra. }
+  assert (Z : (x / 2) ^ 2 = a * a) by (unfold a; rewrite <- Rabs_mult, Rabs_pos_eq by apply Rle_0_sqr; ring).
+  rewrite Z in *. set (s := t_coth (a * a)) in *.
+  assert (B : a * (5 / 6) <= Rabs (x / 2 - a * a * s)).
+  { eapply Rle_trans; [|apply Rabs_triang_inv]. fold a. rewrite Rabs_pos_eq by nra. nra. }
+  eapply Rle_lt_trans; [exact M|]. apply Rlt_le_trans with (/ 2 ^ 53 * (e * (a * (5 / 6)))).
+  - replace (/ 2 ^ 53 * (e * (a * (5 / 6)))) with (a * e * (/ 2 ^ 53 * (5 / 6))) by ring.
+    replace (174 / 1000000000000000000 * (a * a * e)) with (a * e * (a * (174 / 1000000000000000000))) by ring.
+    apply Rmult_lt_compat_l; [now apply Rmult_lt_0_compat|]. lra.
+  - apply Rmult_le_compat_l; [lra|]. apply Rmult_le_compat_l; lra.
+Qed.
+
+(** ** Four terms of the series *)
+Definition four_terms (x : R) : R := x ^ 2 / 2 + x ^ 3 / 6 + x ^ 4 / 24 + x ^ 5 / 120.
+
+Lemma exp_sum_5 x : exp_sum 5 x = 1 + x + four_terms x.
+Proof. simpl exp_sum. rewrite !term_S. unfold term, four_terms. simpl. field. Qed.
+
+Lemma four_terms_rest x : 0 <= k3_exp x - four_terms x <= x ^ 6 / 720 * Rmax 1 (exp x).
+Proof.
+  replace (k3_exp x - four_terms x) with (exp x - exp_sum 5 x) by (rewrite exp_sum_5; unfold k3_exp; ring).
+  assert (T : forall y, term 6 y = y ^ 6 / 720) by (intros; rewrite !term_S; unfold term; simpl; field).
+  assert (P : 0 <= x ^ 6 / 720) by (replace (x ^ 6) with ((x ^ 3) ^ 2) by ring; assert (Q := pow2_ge_0 (x ^ 3)); lra).
+  destruct (Rle_or_lt 0 x) as [S|S].
+  - destruct (exp_remainder_pos 5 x S) as [A B]. rewrite T in B. split; [easy|]. eapply Rle_trans; [exact B|].
+    apply Rmult_le_compat_l; [easy|apply Rmax_r].
+  - destruct (exp_remainder_neg 5 (- x) ltac:(lra)) as [A B]. rewrite Ropp_involutive, T in *.
+    replace ((-1) ^ 6) with 1 in * by ring. replace ((- x) ^ 6) with (x ^ 6) in B by ring.
+    split; [lra|]. assert (L := Rmax_l 1 (exp x)). nra.
+Qed.
+
+(** They are never more than k₃, and for |x| ≤ 2^-6 they are k₃ to 2^-32. *)
+Theorem thm_accurate_kernel_four_terms x :
+  four_terms x <= k3_exp x /\ (0 < Rabs x <= / 2 ^ 6 -> k3_exp x - four_terms x < / 2 ^ 32 * k3_exp x).
+Proof.
+  assert (R := four_terms_rest x). split; [lra|]. intros [N H].
+  assert (B : exp x <= 1.02).
+  { apply Rle_trans with (exp (/ 64)); [|interval with (i_prec 60)].
+    assert (L : x <= / 64) by (assert (A := Rle_abs x); lra). destruct L as [L| ->]; [left; now apply exp_increasing|lra]. }
+  assert (K : x ^ 2 * (1 / 2 - / 64 / 6) <= k3_exp x).
+  { assert (Q : 0 <= exp x - exp_sum 3 x).
+    { destruct (Rle_or_lt 0 x) as [S|S]; [now apply exp_remainder_pos|].
+      destruct (exp_remainder_neg 3 (- x) ltac:(lra)) as [A _]. rewrite Ropp_involutive in A.
+      replace ((-1) ^ 4) with 1 in A by ring. lra. }
+    replace (exp_sum 3 x) with (1 + x + x ^ 2 * (1 / 2 + x / 6)) in Q by (simpl exp_sum; rewrite !term_S; unfold term; simpl; field).
+    assert (L : - / 64 <= x) by (apply Rabs_le_between in H; lra). assert (P := pow2_ge_0 x). unfold k3_exp. nra. }
+  assert (P : 0 < x ^ 2) by (rewrite <- pow2_abs; now apply pow_lt).
+  assert (X : x ^ 6 / 720 <= x ^ 2 * (/ 16777216 / 720)).
+  { replace (x ^ 6 / 720) with (x ^ 2 * (x ^ 4 / 720)) by field. apply Rmult_le_compat_l; [lra|].
+    assert (x ^ 4 <= / 16777216); [|lra]. replace (x ^ 4) with (Rabs x ^ 4) by (rewrite RPow_abs, Rabs_pos_eq; [easy|];
+      replace (x ^ 4) with ((x ^ 2) ^ 2) by ring; apply pow2_ge_0).
+    replace (/ 16777216) with ((/ 64) ^ 4) by field. apply pow_incr. lra. }
+  assert (M : Rmax 1 (exp x) <= 1.02) by (apply Rmax_lub; lra).
+  assert (0 <= x ^ 6 / 720). { replace (x ^ 6) with ((x ^ 3) ^ 2) by ring. assert (Q := pow2_ge_0 (x ^ 3)). lra. }
+  nra.
+Qed.
