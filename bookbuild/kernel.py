@@ -41,7 +41,7 @@ Definition k3_far (E x : R) : R :=
 Definition k3_numpy (E x : R) : R :=
 {numpy}
 
-(** Other arrays. *)
+(** PyTorch and other arrays, but not JAX. *)
 Definition k3_arrays (E x : R) : R :=
 {arrays}
 """

@@ -43,6 +43,6 @@ Definition k3_numpy (E x : R) : R :=
   let v2 := rnd (v1 * v1) in
   if Rle_dec (1 / 4) v2 then k3_far E x else k3_near E x.
 
-(** Other arrays. *)
+(** PyTorch and other arrays, but not JAX. *)
 Definition k3_arrays (E x : R) : R :=
   if Rlt_dec (Rabs x) 1 then k3_near E x else k3_far E x.
