@@ -174,6 +174,7 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
     if _is_whole(app):
         known = results.results(Path(app.srcdir))
         proved = {label: record["formal"] for label, record in _records(app).items()}
+        statement_pages.name_results(tree, known)
         statement_pages.note_formal(tree, proved)
         statement_pages.collect(tree, page, known, app.book_fragments)
         boxes = _cite_boxes(app, page)
