@@ -67,7 +67,7 @@ def run(root: Path, names: Sequence[str]) -> Iterator[str]:
 def kept(root: Path) -> dict[str, dict[str, Any]]:
     """Return what is kept, by target."""
     path = root / KEPT
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # type: ignore[no-any-return]
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _git(root: Path, *arguments: str) -> str:

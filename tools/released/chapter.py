@@ -98,7 +98,7 @@ def _weight(row: Row) -> str:
 
 def losses(rows: list[Row]) -> str:
     """Return what stands in the loss."""
-    heading = ["in the loss", "value", "coefficient", "weight", "normalisation", "default"]
+    heading = ["library, in the loss", "value", "coefficient", "weight", "normalisation", "default"]
     return _table(
         heading,
         [row for row in rows if row["place"] == "loss"],
@@ -115,7 +115,7 @@ def losses(rows: list[Row]) -> str:
 
 def numbers(rows: list[Row]) -> str:
     """Return what stands elsewhere: rewards, advantages, a monitor."""
-    heading = ["elsewhere", "place", "value", "direction", "default"]
+    heading = ["library, elsewhere", "place", "value", "direction", "default"]
     return _table(
         heading,
         [row for row in rows if row["place"] != "loss"],
