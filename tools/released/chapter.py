@@ -139,7 +139,7 @@ def _direction(row: Row) -> str:
 def clamps(rows: list[Row]) -> str:
     """Return where values and gradients stop, and what the engine's ratio multiplies."""
     heading = [
-        "limits",
+        "library, limits",
         "what is clamped",
         "no gradient",
         "not finite",
@@ -192,7 +192,7 @@ def _engine(row: Row) -> str:
 
 def meanings(rows: list[Row]) -> str:
     """Return the mean gradients with their statements, and what follows for a user."""
-    heading = ["mean gradient", "one token", "the same, stale samples", "responses", "so what"]
+    heading = ["library, mean gradient", "one token", "the same, stale samples", "responses", "so what"]
     return _table(
         heading,
         rows,
