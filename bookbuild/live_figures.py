@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def write_renderer(folder: Path, cache: Path) -> None:
 
     Making it takes some seconds, so it is kept where a build leaves it, under its version.
     """
-    wanted = hashlib.sha256(f"{vl_convert.__version__} {VEGA_LITE} {_SNIPPET}".encode())
+    wanted = hashlib.sha256(f"{version('vl-convert-python')} {VEGA_LITE} {_SNIPPET}".encode())
     kept = cache / f".vega-{wanted.hexdigest()[:12]}.js"
     if not kept.is_file():
         made = vl_convert.javascript_bundle(_SNIPPET, vl_version=VEGA_LITE)

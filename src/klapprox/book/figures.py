@@ -212,7 +212,7 @@ def lines(*expressions: str) -> list[Any]:
     """
     import altair as alt
 
-    one = alt.Chart(alt.Data(values=[{}])).mark_text()
+    one = alt.Chart(alt.InlineData(values=[{}])).mark_text()
     return [
         one.encode(x=alt.value(0), y=alt.value(-18 * number - 8), text=words(expression))
         for number, expression in enumerate(reversed(expressions))
