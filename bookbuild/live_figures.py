@@ -100,7 +100,8 @@ def script(name: str, spec: dict[str, Any]) -> str:
     none; the colours have names, as in the style sheet.
     """
     params = [{k: v for k, v in one.items() if k != "bind"} for one in spec["params"]]
-    made = vl_convert.vegalite_to_vega(spec | {"params": params}, vl_version=VEGA_LITE)
+    wide = spec | {"params": params, "width": "container"}
+    made = vl_convert.vegalite_to_vega(wide, vl_version=VEGA_LITE)
     del made["$schema"]  # an older version of Vega, of which nothing is used that has changed
     text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
     for colour, (named, _) in figures.NAMES.items():
