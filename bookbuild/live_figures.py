@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def script(name: str, spec: dict[str, Any]) -> str:
     none; the colours have names, as in the style sheet.
     """
     params = [{k: v for k, v in one.items() if k != "bind"} for one in spec["params"]]
-    made = vl_convert.vegalite_to_vega(spec | {"params": params}, vl_version=VEGA_LITE)
+    wide = spec | {"params": params, "width": "container"}
+    made = vl_convert.vegalite_to_vega(wide, vl_version=VEGA_LITE)
     del made["$schema"]  # an older version of Vega, of which nothing is used that has changed
     text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
     for colour, (named, _) in figures.NAMES.items():
@@ -112,7 +114,7 @@ def write_renderer(folder: Path, cache: Path) -> None:
 
     Making it takes some seconds, so it is kept where a build leaves it, under its version.
     """
-    wanted = hashlib.sha256(f"{vl_convert.__version__} {VEGA_LITE} {_SNIPPET}".encode())
+    wanted = hashlib.sha256(f"{version('vl-convert-python')} {VEGA_LITE} {_SNIPPET}".encode())
     kept = cache / f".vega-{wanted.hexdigest()[:12]}.js"
     if not kept.is_file():
         made = vl_convert.javascript_bundle(_SNIPPET, vl_version=VEGA_LITE)

@@ -118,6 +118,7 @@ def test_the_script_has_colours_of_the_page_and_no_controls_of_its_own(live):
     assert "var(--k3)" in text
     assert not [colour for colour in page.NAMES if colour in text.lower()]
     assert "$schema" not in spec
+    assert "containerSize()[0]" in text, "as wide as the page lets it"
 
 
 def test_vega_is_made_once_and_keeps_its_names_to_itself(tmp_path, monkeypatch):

@@ -111,7 +111,8 @@ VEGA_LITE = (
 LIVE_MIME = "application/vnd.vegalite.v5+json"
 # The colours of the three estimators, as a scale of a chart.
 ESTIMATORS = {"domain": ["k1", "k2", "k3"], "range": [COLOURS[k] for k in ("k1", "k2", "k3")]}
-_WIDTH = 440  # pixels of a still picture; a living one is as wide as the text, at most 640
+_WIDTH = 440  # pixels of a still picture; on the site a living one is as wide as the text
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 _INK, _GREY, _GRID = "#000000", COLOURS["grey"], "#E3E5E8"
 _LOOK: dict[str, Any] = {
     "background": None,
@@ -138,7 +139,7 @@ class Live:
     Attributes
     ----------
     spec : dict
-        The specification in Vega-Lite. As wide as what it stands in; colours of `COLOURS`.
+        The specification in Vega-Lite, with the colours of `COLOURS`.
     svg : str
         The still picture, the same on every run and machine.
     """
@@ -174,7 +175,9 @@ def live(chart: Any, *, height: int = 280) -> Live:
     >>> live(chart.add_params(t))
     A living figure: time t 1
     """
-    spec = _short(chart.properties(width="container", height=height).to_dict())
+    # Not "container", which the site puts there: JupyterLab 4.6 would draw it over and over again.
+    spec = _short(chart.properties(width=560, height=height).to_dict())
+    spec["$schema"] = _SCHEMA  # JupyterLab's is 5.6
     spec.pop("name", None)  # Altair counts charts: another number in another session
     spec["config"] = _LOOK
     spec["usermeta"] = {"embedOptions": {"renderer": "svg", "actions": False}}
@@ -212,7 +215,7 @@ def lines(*expressions: str) -> list[Any]:
     """
     import altair as alt
 
-    one = alt.Chart(alt.Data(values=[{}])).mark_text()
+    one = alt.Chart(alt.InlineData(values=[{}])).mark_text()
     return [
         one.encode(x=alt.value(0), y=alt.value(-18 * number - 8), text=words(expression))
         for number, expression in enumerate(reversed(expressions))

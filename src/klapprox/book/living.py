@@ -269,7 +269,8 @@ def _thinned(path: Array, points: int) -> list[list[float]]:
     """Return points of a path at equal distances along it, the two ends among them."""
     along = np.append(0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1)))
     at = np.linspace(0, along[-1], points)
-    return np.stack([np.interp(at, along, axis) for axis in path.T], axis=1).round(4).tolist()
+    found = np.stack([np.interp(at, along, axis) for axis in path.T], axis=1)
+    return [[round(float(place), 4) for place in point] for point in found]
 
 
 def topk_sums(powers: Sequence[float], draws: int, size: int = 1024) -> list[dict[str, Any]]:
