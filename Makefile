@@ -75,6 +75,10 @@ proofs: $(READY) ## compile the formal proofs and list what they rest on (needs 
 proofs-mutants: $(READY) ## show that changed formal statements do not compile with their proofs
 	@$(BIN)/python -m bookbuild.proofs mutants
 
+.PHONY: mutants
+mutants: $(READY) ## run the false neighbours of all statements through their checks (ONLY="k1 thm-gibbs")
+	@$(BIN)/python -m bookbuild.mutants $(ONLY)
+
 .PHONY: lighthouse
 lighthouse: book ## what Lighthouse says of three pages on a simulated phone (needs Node; not part of the tests)
 	@$(BIN)/python tools/lighthouse.py $(SITE)

@@ -7,8 +7,10 @@ import pytest
 import sympy as sp
 
 import klapprox as kl
+from klapprox.book import symbolic
 from klapprox.book.symbolic import (
     FinitePair,
+    SequencePair,
     Tree,
     distributions,
     k1,
@@ -257,3 +259,67 @@ def test_the_pair_of_a_tree_obeys_the_chain_rule():
     q, p = TREE.law(0), TREE.law(1)
     after = [FinitePair.rational(q[h], p[h]).kl * TREE.chance(q, h) for h in TREE.prefixes]
     assert sp.expand(TREE.pair(q, p).kl - sum(after)) == 0
+
+
+def test_printed_digits_are_an_interval():
+    low, high = symbolic.bracket("3.512862")
+    assert (low + high) / 2 == sp.Rational("3.512862")
+    assert high - low == sp.Rational(1, 10**6)
+    assert symbolic.bracket("-2") == (-sp.Rational(5, 2), -sp.Rational(3, 2))
+    x = sp.Symbol("x")
+    assert symbolic.around(x + 1, x, "0.5") == [1 + sp.Rational(9, 20), 1 + sp.Rational(11, 20)]
+
+
+def test_the_gradient_of_a_policy_is_the_derivative_in_the_logits():
+    pair = SequencePair.policy(3, 1)
+    row, z = pair.rows[()], sp.symbols("z0:2", real=True)
+    softmax = [sp.exp(x) / (1 + sum(map(sp.exp, z))) for x in (*z, sp.Integer(0))]
+    back = dict(zip((*row.q, *row.log_q), (*softmax, *map(sp.log, softmax)), strict=True))
+    at = dict(zip(z, (sp.Rational(1, 3), sp.Rational(-2, 5)), strict=True))
+    for f in (row.kl, row.q[0] / row.q[2] + row.log_q[1] ** 2):
+        ours = [g.subs(back).subs(at) for g in pair.expand(pair.gradient(f))]
+        true = [sp.diff(f.subs(back), x).subs(at) for x in z]
+        for a, b in zip(ours, true, strict=True):
+            rest = sorted((a - b).free_symbols, key=str)
+            point = {s: sp.Rational(1, 3 + i) for i, s in enumerate(rest)}
+            assert abs(sp.N((a - b).subs(point), 30)) < 1e-25
+
+
+def test_a_pair_of_sequences_is_a_pair_on_whole_sequences():
+    pair = SequencePair.rational(3, 3, 7, same=[(1,)])
+    assert len({(row.q, row.p) for row in pair.rows.values()}) == len(pair.rows) == 13
+    assert pair.rows[(1,)].kl == 0
+    assert sum(pair.whole.q) == sum(pair.whole.p) == 1
+    assert pair.mean(lambda y: sum(y.k1)) == pair.whole.kl == sp.expand(pair.to_go(()))
+    assert pair.variance(lambda y: sum(y.k1)) == pair.whole.variance(lambda r, u: u)
+    assert pair.mean(lambda y: y.whole(symbolic.k3)) == pair.whole.kl
+    assert pair.mean_sum(lambda y, t: y.rows[t].kl) == pair.whole.kl
+    assert sum(pair.chance((0, i)) for i in range(3)) == pair.chance((0,)) == pair.rows[()].q[0]
+    assert pair.to_go((0, 1, 2)) == 0
+    with pytest.raises(ValueError, match="pairs for"):
+        SequencePair.rational(2, 9, 5)
+
+
+def test_a_path_has_running_products_and_predictable_values():
+    pair = SequencePair.policy(2, 2)
+    path = pair.paths[1]
+    assert path.y == (0, 1)
+    assert [path.r[0], path.r[0] * path.r[1]] == path.R
+    assert [path.w[0], path.w[0] * path.w[1]] == path.W
+    assert [path.s[0], path.s[0] + path.s[1]] == path.S
+    assert path.w[1] == pair.rows[(0,)].q[1] / pair.samplers[(0,)][1]
+    assert path.k2 == [u**2 / 2 for u in path.u]
+    assert path.after({(): 3, (0,): 4, (1,): 5}) == [3, 4]
+    assert pair.mean(lambda y: y.S[-1]) == sp.zeros(3, 1)
+    assert pair.mean(lambda y: y.W[-1], sampled=True) == 1
+
+
+def test_a_chain_forgets_all_but_the_last_token():
+    first, *after = symbolic.rational_pairs(2, 5, distinct=True)
+    chain = SequencePair.markov(first, after[:2], 3)
+    assert chain.rows[(0, 1)] is chain.rows[(1,)] is after[1]
+    truncated = FinitePair.rational(["1/2", "1/2", 0], ["1/4", "1/4", "1/2"])
+    holes = SequencePair.markov(truncated, [truncated] * 3, 2)
+    assert len(holes.paths) == 4
+    assert holes.whole.kl == sp.expand(2 * truncated.kl)
+    assert holes.mean(lambda y: sp.prod(y.r)) == sp.Rational(1, 4)

@@ -7,6 +7,7 @@ that `sympy.expand` brings equal quantities to equal form and no floating-point 
 """
 
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,14 +17,21 @@ import sympy as sp
 
 __all__ = [
     "FinitePair",
+    "Path",
+    "SequencePair",
     "Tree",
+    "around",
+    "bracket",
+    "covariance",
     "distributions",
+    "dot",
     "k1",
     "k2",
     "k3",
     "k_lambda",
     "log_rational",
     "rational_pairs",
+    "slopes",
 ]
 
 Function = Callable[[Any, Any], Any]  # of (r, log r)
@@ -73,6 +81,64 @@ def _log(value: Any) -> Any:
     """Return the logarithm, of a nonnegative rational in logarithms of primes."""
     value = sp.sympify(value)
     return log_rational(value) if value.is_Rational else sp.expand_log(sp.log(value))
+
+
+def bracket(decimal: str) -> tuple[Any, Any]:
+    """Return the two rationals between which a number lies that is rounded to this decimal.
+
+    Examples
+    --------
+    >>> bracket("1.12")
+    (223/200, 9/8)
+    """
+    half = sp.Rational(1, 2 * 10 ** len(decimal.partition(".")[2]))
+    return sp.Rational(decimal) - half, sp.Rational(decimal) + half
+
+
+def around(f: Any, symbol: Any, decimal: str) -> list[Any]:
+    """Return f where its symbol has the two values of `bracket`: printed digits become a claim.
+
+    Examples
+    --------
+    >>> x = sp.Symbol("x", positive=True)
+    >>> around(x**2 - 2, x, "1.414")
+    [-8071/4000000, 3241/4000000]
+    """
+    return [f.subs(symbol, end) for end in bracket(decimal)]
+
+
+def dot(law: Sequence[Any], values: Sequence[Any]) -> Any:
+    """Return Σ law·values, the mean of a quantity that has these values at the points of a law.
+
+    Examples
+    --------
+    >>> dot([sp.Rational(1, 3), sp.Rational(2, 3)], [3, 6])
+    5
+    """
+    return sum(a * b for a, b in zip(law, values, strict=True))
+
+
+def slopes(law: Sequence[Any], g: Sequence[Any]) -> list[Any]:
+    """Return π_j (g_j - E g), which is E[g s] in the logits of a softmax; zero iff g is constant.
+
+    Examples
+    --------
+    >>> slopes([sp.Rational(1, 3), sp.Rational(2, 3)], [3, 6])
+    [-2/3, 2/3]
+    """
+    return [p * (value - dot(law, g)) for p, value in zip(law, g, strict=True)]
+
+
+def covariance(law: Sequence[Any], x: Sequence[Any], y: Sequence[Any]) -> Any:
+    """Return the covariance under a law of two quantities, given by their values at its points.
+
+    Examples
+    --------
+    >>> covariance([sp.Rational(1, 2)] * 2, [0, 1], [0, 4])
+    1
+    """
+    product = dot(law, [a * b for a, b in zip(x, y, strict=True)])
+    return sp.expand(product - dot(law, x) * dot(law, y))
 
 
 @dataclass(frozen=True)
@@ -329,3 +395,235 @@ class Tree:
             inner = sum(x * slope for x, slope in zip(free, slopes, strict=True))
             column += [sp.cancel(x * (s - inner)) for x, s in zip(free, slopes, strict=True)]
         return column
+
+
+@dataclass(frozen=True)
+class Path:
+    """One sequence of a `SequencePair`. Each list has one entry a token: t = 0, 1, ..., T - 1.
+
+    Attributes
+    ----------
+    y : tuple
+        The tokens; ``y[:t]`` is the prefix before token t.
+    rows : list of FinitePair
+        The next-token laws from which each token was drawn.
+    q, r, u : list
+        Probabilities of the tokens under Q, ratios p/q and their logarithms.
+    w : list
+        Ratios of Q to the sampler (1 where there is none).
+    s : list
+        Scores of the tokens as columns; only where probabilities are symbols.
+    """
+
+    y: Prefix
+    rows: list[FinitePair]
+    q: list[Any]
+    r: list[Any]
+    u: list[Any]
+    w: list[Any]
+    s: list[Any]
+
+    @property
+    def k1(self) -> list[Any]:
+        """k₁ of each token."""
+        return list(map(k1, self.r, self.u))
+
+    @property
+    def k2(self) -> list[Any]:
+        """k₂ of each token."""
+        return list(map(k2, self.r, self.u))
+
+    @property
+    def k3(self) -> list[Any]:
+        """k₃ of each token."""
+        return list(map(k3, self.r, self.u))
+
+    @property
+    def R(self) -> list[Any]:
+        """Running products of r: R[t] belongs to y[: t + 1]."""
+        return list(itertools.accumulate(self.r, operator.mul))
+
+    @property
+    def W(self) -> list[Any]:
+        """Running products of w."""
+        return list(itertools.accumulate(self.w, operator.mul))
+
+    @property
+    def S(self) -> list[Any]:
+        """Running sums of the scores."""
+        return list(itertools.accumulate(self.s))
+
+    def after(self, values: dict[Prefix, Any]) -> list[Any]:
+        """Return the values of a predictable quantity: of y[:0], y[:1], ..., y[: T - 1]."""
+        return [values[self.y[:t]] for t in range(len(self.y))]
+
+    def whole(self, k: Function) -> Any:
+        """Return k of the whole sequence: k(R_T, log R_T)."""
+        return k(sp.prod(self.r), sum(self.u))
+
+
+class SequencePair:
+    """Laws Q and P of sequences of T tokens: a `FinitePair` of next-token laws after each prefix.
+
+    `rational` has exact numbers, no two prefixes alike; `policy` symbols, a sampler and gradients;
+    `markov` is a chain. In the first two, everything depends on the whole prefix.
+
+    Parameters
+    ----------
+    length : int
+        T.
+    rows : dict from prefixes to FinitePair
+        One for each prefix of less than T tokens.
+    samplers : dict from prefixes to sequences of probabilities, optional
+        The law that draws the next token, where it is not Q.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        rows: dict[Prefix, FinitePair],
+        samplers: dict[Prefix, Sequence[Any]] | None = None,
+    ) -> None:
+        self.length, self.rows, self.samplers = length, rows, samplers or {}
+        laws = [law for row in rows.values() for law in (row.q, row.p)] + [*self.samplers.values()]
+        # A law of free symbols sums to 1; `expand` writes its last entry as 1 minus the others.
+        self._sums = {law[-1]: 1 - sum(law[:-1]) for law in laws if law[-1].is_Symbol}
+
+    @classmethod
+    def rational(
+        cls, tokens: int, length: int, denominator: int, *, same: Sequence[Prefix] = ()
+    ) -> "SequencePair":
+        """Return a pair of laws with another rational `FinitePair`, q ≠ p, after every prefix.
+
+        The ratios of each one differ from 1 and from each other, so that no covariance vanishes
+        and no two estimators agree by chance. After the prefixes ``same`` it is q = p.
+
+        Examples
+        --------
+        >>> len(SequencePair.rational(3, 3, 7).rows)
+        13
+        """
+        prefixes = Tree(tokens, length).prefixes
+        pairs = [
+            pair
+            for pair in rational_pairs(tokens, denominator, distinct=True)
+            if len({1, *(r for _, r, _ in pair.ratios)}) == tokens + 1
+        ]
+        if len(pairs) < len(prefixes):
+            raise ValueError(f"{len(pairs)} pairs for {len(prefixes)} prefixes.")
+        rows = dict(zip(prefixes, pairs[:: len(pairs) // len(prefixes)], strict=False))
+        return cls(length, rows | {y: FinitePair.rational(rows[y].q, rows[y].q) for y in same})
+
+    @classmethod
+    def policy(cls, tokens: int, length: int) -> "SequencePair":
+        """Return arbitrary π (as Q), π_ref (as P) and sampler π_old after every prefix, as symbols.
+
+        Each π has logits of its own, which is the general case: other parameters enter through
+        these by the chain rule. Logarithms are symbols, as in `FinitePair.generic`.
+        """
+        rows, samplers = {}, {}
+        for y in Tree(tokens, length).prefixes:
+            at = "".join(map(str, y)) + "_"
+            pi, ref, old = (sp.symbols(f"{n}{at}:{tokens}", positive=True) for n in ("x", "p", "o"))
+            logs = (sp.symbols(f"{n}{at}:{tokens}", real=True) for n in ("log_x", "log_p"))
+            rows[y], samplers[y] = FinitePair(pi, ref, *logs), old
+        return cls(length, rows, samplers)
+
+    @classmethod
+    def markov(cls, first: FinitePair, after: Sequence[FinitePair], length: int) -> "SequencePair":
+        """Return two Markov chains: the laws of the first token, and those after each token.
+
+        Examples
+        --------
+        >>> fair, biased = FinitePair.of(["1/2"] * 2, ["1/3", "2/3"]), FinitePair.generic(2)
+        >>> SequencePair.markov(fair, [fair, biased], 3).rows[0, 1] is biased
+        True
+        """
+        prefixes = Tree(len(after), length).prefixes
+        return cls(length, {y: after[y[-1]] if y else first for y in prefixes})
+
+    def expand(self, value: Any) -> Any:
+        """Return an expression or matrix in normal form, with every law summing to 1."""
+        if isinstance(value, sp.MatrixBase):
+            return value.applyfunc(self.expand)
+        return sp.expand(sp.expand(value).subs(self._sums))
+
+    def gradient(self, f: Any) -> Any:
+        """Return ∇f in the logits of π after every prefix, as a column.
+
+        ∂π_j/∂z_i = π_j (1[i=j] - π_i), and for the logarithm of π_j the bracket alone. The last
+        logit of each law is left out: the components of one law sum to zero.
+        """
+        column = []
+        for row in self.rows.values():
+            change = [
+                x * sp.diff(f, x) + sp.diff(f, u) for x, u in zip(row.q, row.log_q, strict=True)
+            ]
+            column += [change[i] - x * sum(change) for i, x in enumerate(row.q[:-1])]
+        return sp.Matrix(column).applyfunc(sp.expand)
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        """Every sequence with Q > 0, as a `Path`."""
+        found = []
+        for y in itertools.product(range(len(self.rows[()].q)), repeat=self.length):
+            steps = [(y[:t], self.rows[y[:t]], y[t]) for t in range(self.length)]
+            if any(row.q[i] == 0 for _, row, i in steps):
+                continue
+            found.append(
+                Path(
+                    y,
+                    rows=[row for _, row, _ in steps],
+                    q=[row.q[i] for _, row, i in steps],
+                    r=[row.p[i] / row.q[i] for _, row, i in steps],
+                    u=[row.log_p[i] - row.log_q[i] for _, row, i in steps],
+                    w=[row.q[i] / self.samplers.get(z, row.q)[i] for z, row, i in steps],
+                    s=[
+                        self.gradient(row.log_q[i]) for _, row, i in steps if row.log_q[i].is_Symbol
+                    ],
+                )
+            )
+        return found
+
+    @cached_property
+    def whole(self) -> FinitePair:
+        """Q and P as a pair of laws on whole sequences."""
+        q, r = [sp.prod(y.q) for y in self.paths], [sp.prod(y.r) for y in self.paths]
+        log_q = [sum(z.log_q[i] for z, i in zip(y.rows, y.y, strict=True)) for y in self.paths]
+        log_p = [a + sum(y.u) for a, y in zip(log_q, self.paths, strict=True)]
+        return FinitePair(tuple(q), tuple(map(sp.Mul, q, r)), tuple(log_q), tuple(log_p))
+
+    def mean(self, f: Callable[[Path], Any], *, sampled: bool = False) -> Any:
+        """Return E_Q[f(path)], or with ``sampled`` the mean under the sampler."""
+        law = [sp.prod(y.q) / (sp.prod(y.w) if sampled else 1) for y in self.paths]
+        terms = [q * f(y) for q, y in zip(law, self.paths, strict=True)]
+        return self.expand(sum(terms[1:], terms[0]))
+
+    def mean_sum(self, f: Callable[[Path, int], Any], *, sampled: bool = False) -> Any:
+        """Return E_Q[Σ_t f(path, t)], the sum over the tokens t = 0, ..., T - 1."""
+
+        def total(y: Path) -> Any:
+            terms = [f(y, t) for t in range(self.length)]
+            return sum(terms[1:], terms[0])
+
+        return self.mean(total, sampled=sampled)
+
+    def covariance(self, f: Callable[[Path], Any], g: Callable[[Path], Any]) -> Any:
+        """Return Cov_Q of two functions of the path."""
+        product = self.mean(lambda y: sp.expand(f(y) * g(y)))
+        return self.expand(product - self.mean(f) * self.mean(g))
+
+    def variance(self, f: Callable[[Path], Any]) -> Any:
+        """Return Var_Q[f(path)]."""
+        return self.covariance(f, f)
+
+    def chance(self, prefix: Prefix) -> Any:
+        """Return the probability under Q that a sequence begins with this prefix."""
+        return sp.prod(self.rows[prefix[:t]].q[i] for t, i in enumerate(prefix))
+
+    def to_go(self, prefix: Prefix) -> Any:
+        """Return E_Q[sum of the next-token divergences to come | prefix]: KL to go."""
+        if len(prefix) == self.length:
+            return sp.Integer(0)
+        row = self.rows[prefix]
+        return row.kl + sum(q * self.to_go((*prefix, i)) for i, q in enumerate(row.q))
