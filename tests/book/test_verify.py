@@ -14,6 +14,7 @@ from klapprox.book.verify import VerificationError
 
 X, Y = sp.symbols("x y", positive=True)
 Z = sp.Symbol("z", real=True)
+BELOW = sp.Symbol("n", negative=True)
 N = sp.Symbol("n", integer=True, positive=True)
 F = sp.Function("f")
 TINY = sp.Rational(1, 10**50)  # below what the certifying evaluations resolve
@@ -178,7 +179,9 @@ false_or_unproved = pytest.mark.parametrize(
         (sp.oo, 5, "right - left = -oo"),
         (0, -sp.oo, "right - left = -oo"),
         (0, sp.I, "right - left = I"),
-        (X, Y, "could not be proved: right - left = -x + y (≈ 0.0111111 "),  # 1/9 - 1/10
+        (X, Y, "false at a test point: right - left = -x + y (≈ 0.0111111 "),  # 1/9 - 1/10
+        (Y, X, "could not be proved: right - left = x - y (≈ 0.0111111 "),
+        (BELOW + 1, 0, "could not be proved: right - left = -n - 1 "),  # no test point has n < 0
         (0, Z, "could not be proved: right - left = z "),
         (F(1), F(2), "could not be proved: right - left = -f(1) + f(2)"),
     ],

@@ -315,7 +315,7 @@ def _decide_at_most(left: Any, right: Any, _: int) -> Method:
     if not gap.is_number:
         if gap.is_nonnegative or sp.factor(gap).is_nonnegative or sp.simplify(gap).is_nonnegative:
             return _SYMBOLIC
-        raise VerificationError(f"could not be proved: right - left = {_shown(gap)}")
+        raise _unproved(gap)
     if not _is_surely_nonzero(gap) and _is_zero(gap):
         return _EQUALITY
     return _certify_positive(gap)
@@ -328,8 +328,17 @@ def _decide_less_than(left: Any, right: Any, _: int) -> Method:
     if not gap.is_number:
         if gap.is_positive or sp.factor(gap).is_positive or sp.simplify(gap).is_positive:
             return _SYMBOLIC
-        raise VerificationError(f"could not be proved: right - left = {_shown(gap)}")
+        raise _unproved(gap)
     return _certify_positive(gap)
+
+
+def _unproved(gap: Any) -> VerificationError:
+    """Return the error of an inequality between expressions: false at a point, or not proved."""
+    value = sp.N(gap.subs(_test_point(gap)), DIGITS)
+    inside = all(symbol.is_positive is not False for symbol in gap.free_symbols)
+    false = inside and value.is_real and value < -(sp.Float(10) ** (10 - DIGITS))
+    what = "false at a test point" if false else "could not be proved"
+    return VerificationError(f"{what}: right - left = {_shown(gap)}")
 
 
 def _certify_positive(gap: Any) -> Method:
