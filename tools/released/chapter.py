@@ -192,7 +192,13 @@ def _engine(row: Row) -> str:
 
 def meanings(rows: list[Row]) -> str:
     """Return the mean gradients with their statements, and what follows for a user."""
-    heading = ["library, mean gradient", "one token", "the same, stale samples", "responses", "so what"]
+    heading = [
+        "library, mean gradient",
+        "one token",
+        "the same, stale samples",
+        "responses",
+        "so what",
+    ]
     return _table(
         heading,
         rows,
