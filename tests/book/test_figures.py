@@ -66,7 +66,7 @@ def test_new_returns_so_many_axes_in_a_figure_of_the_text_width(columns, rows, s
     figure, axes = figures.new(columns, rows=rows, height=2.5)
     assert np.shape(axes) == shape
     assert len(figure.axes) == rows * columns
-    assert figure.get_size_inches().tolist() == [7.2, 2.5]
+    assert figure.get_size_inches().tolist() == [6.2, 2.5]
 
 
 def test_options_reach_subplots():
