@@ -1,4 +1,5 @@
 (** * Whole vocabularies: what a set of tokens sees of the divergence, and its unbiased completion *)
+From Coq Require Import Bool.
 From KL Require Export Estimators.
 
 Section SetOfTokens.
@@ -228,3 +229,100 @@ Proof.
   unfold Z_, outside. rewrite Es. replace qO with (1 - qA) in * by lra. destruct (a x); lra.
 Qed.
 End SetOfTokens.
+
+(** ** Growing sets *)
+Section Growing.
+Context {A : Type} {X : list A}.
+Variables (q p : law X) (a b : A -> bool).
+Hypotheses (q_full : full_support q) (p_full : full_support p) (subset : forall x, x ∈ X -> a x = true -> b x = true).
+
+Let more (x : A) : bool := b x && negb (a x).
+Let rest (c : A -> bool) (l : law X) : R := mass_of l (fun x => negb (c x)).
+
+Lemma mass_sum (l : law X) (c : A -> bool) : mass_of l c = ∑ x ∈ X, if c x then l x else 0.
+Proof. apply sum_ext; intros. destruct (c x); ring. Qed.
+
+Lemma rest_more (l : law X) : rest a l = mass_of l more + rest b l.
+Proof.
+  unfold rest, mass_of. rewrite <- E_plus. apply E_ext; intros x Hx _. unfold more. assert (S := subset x Hx).
+  destruct (a x), (b x); simpl; try ring. discriminate (S eq_refl).
+Qed.
+
+Lemma mass_nonneg_of (l : law X) (c : A -> bool) : 0 <= mass_of l c.
+Proof. apply E_nonneg; intros; destruct (c x); lra. Qed.
+
+Lemma mass_zero_of (c : A -> bool) : mass_of p c = 0 -> mass_of q c = 0.
+Proof.
+  intros Z. transitivity (E q (fun _ => 0)); [|apply E_const]. apply E_ext; intros x Hx _.
+  exact (E_nonneg_zero p (fun x => if c x then 1 else 0) (fun y _ _ => ltac:(cbv beta; destruct (c y); lra)) Z x Hx (p_full x Hx)).
+Qed.
+
+(** 3. Both sums grow with the set. *)
+Theorem thm_topk_chain_growing : S_A q p a <= S_A q p b /\ K_A q p a <= K_A q p b.
+Proof.
+  split.
+  - apply E_le; intros x Hx _. assert (S := subset x Hx).
+    assert (P : 0 <= k3 (p x / q x)) by (apply k3_nonneg, Rdiv_lt_0_compat; auto).
+    destruct (a x), (b x); lra.
+  - assert (D : part q p b = part q p a + part q p more).
+    { unfold part. rewrite <- E_plus. apply E_ext; intros x Hx _. unfold more. assert (S := subset x Hx).
+      destruct (a x), (b x); simpl; try ring. discriminate (S eq_refl). }
+    assert (L1 : part q p more >= mass_of q more * ln (mass_of q more / mass_of p more)).
+    { rewrite !mass_sum.
+      replace (part q p more) with (∑ x ∈ X, (if more x then q x else 0) * ln ((if more x then q x else 0) / (if more x then p x else 0))).
+      - apply (lem_log_sum X (fun x => if more x then q x else 0) (fun x => if more x then p x else 0)); intros x Hx;
+          assert (Q := q_full x Hx); assert (P := p_full x Hx); destruct (more x); lra.
+      - apply sum_ext; intros x Hx. assert (Q := q_full x Hx). assert (P := p_full x Hx). destruct (more x); [|ring].
+        rewrite !ln_div by trivial. ring. }
+    assert (L2 := lem_log_sum [true; false] (fun i : bool => if i then mass_of q more else rest b q)
+      (fun i : bool => if i then mass_of p more else rest b p)). simpl in L2. rewrite !Rplus_0_r, <- !rest_more in L2.
+    assert (L3 : rest a q * ln (rest a q / rest a p) <= mass_of q more * ln (mass_of q more / mass_of p more) + rest b q * ln (rest b q / rest b p)).
+    { apply Rge_le, L2; intros [] _; try apply mass_nonneg_of; apply mass_zero_of. }
+    unfold K_A. rewrite D. fold (rest a q) (rest a p) (rest b q) (rest b p). lra.
+Qed.
+
+(** With all tokens both are the divergence. *)
+Theorem thm_topk_chain_all : (forall x, x ∈ X -> b x = true) -> S_A q p b = KL q p /\ K_A q p b = KL q p.
+Proof.
+  intros H. split.
+  - rewrite <- (mean_k q p) by trivial. apply E_ext; intros x Hx _. rewrite (H x Hx). ring.
+  - assert (Z : mass_of q (fun x => negb (b x)) = 0).
+    { transitivity (E q (fun _ => 0)); [|apply E_const]. apply E_ext; intros x Hx _. now rewrite (H x Hx). }
+    unfold K_A. rewrite Z, Rmult_0_l, Rplus_0_r. apply E_ext; intros x Hx _. rewrite (H x Hx). ring.
+Qed.
+End Growing.
+
+Section Second.
+Context {A : Type} {X : list A}.
+Variables (q p : law X) (a : A -> bool).
+Hypotheses (q_full : full_support q) (p_full : full_support p).
+Let out (x : A) : bool := negb (a x).
+Hypothesis qO_pos : 0 < mass_of q out.
+
+(** The second gap is zero if and only if r is constant outside the set. *)
+Theorem thm_topk_chain_second_gap_zero (qc pc : law X) :
+  (forall x, x ∈ X -> qc x = if out x then q x / mass_of q out else 0) ->
+  (forall x, x ∈ X -> pc x = if out x then p x / mass_of p out else 0) ->
+  (KL q p - K_A q p a = 0 <-> exists ρ, forall x, x ∈ X -> out x = true -> p x / q x = ρ).
+Proof.
+  intros Hq Hp. destruct (thm_topk_chain_second_gap q p a q_full p_full qO_pos qc pc Hq Hp) as [G _]. fold out in G. rewrite G.
+  assert (P : 0 < mass_of p out) by now apply (mass_positive q p p_full).
+  assert (C : qc ≪ pc).
+  { intros x Hx Z. rewrite (Hp x Hx) in Z. rewrite (Hq x Hx). destruct (out x); [|easy]. exfalso.
+    assert (0 < p x / mass_of p out) by (apply Rdiv_lt_0_compat; auto). lra. }
+  destruct (thm_gibbs qc pc C) as (_ & _ & _ & T). split.
+  - intros Z. apply Rmult_integral in Z as [Z|Z]; [lra|]. apply T in Z. exists (mass_of p out / mass_of q out).
+    intros x Hx O. specialize (Z x Hx). rewrite (Hq x Hx), (Hp x Hx), O in Z. assert (Q := q_full x Hx).
+    assert (R : q x * mass_of p out = p x * mass_of q out).
+    { apply (Rmult_eq_reg_r (/ mass_of q out * / mass_of p out)); [|apply Rmult_integral_contrapositive_currified; apply Rinv_neq_0_compat; lra].
+      transitivity (q x / mass_of q out); [field; lra|]. rewrite Z. field. lra. }
+    field_simplify_eq; [lra|lra].
+  - intros [ρ R]. replace (KL qc pc) with 0; [ring|]. symmetry. apply T. intros x Hx. rewrite (Hq x Hx), (Hp x Hx).
+    destruct (out x) eqn:O; [|easy]. assert (Q := q_full x Hx).
+    assert (S : mass_of p out = ρ * mass_of q out).
+    { unfold mass_of. rewrite <- E_scal. apply sum_ext; intros y Hy. destruct (out y) eqn:Oy; [|ring].
+      assert (Qy := q_full y Hy). rewrite <- (R y Hy Oy). field. lra. }
+    assert (N : ρ <> 0). { intros N. rewrite N in S. lra. }
+    rewrite S. replace (p x) with (ρ * q x) by (rewrite <- (R x Hx O); field; lra). field. split; lra.
+Qed.
+End Second.
