@@ -102,3 +102,40 @@ def test_an_unknown_pair_is_refused():
 
 def test_normal_pairs_are_those_of_the_caption():
     assert living.pair("scale", 0.5) == (Normal(0.0, 1.0), Normal(0.0, 1.5))
+
+
+def test_running_means_are_those_of_one_run():
+    (k1, k3) = living.running_means((2.0,), 1)
+    assert (k1["k"], k3["k"]) == ("k1", "k3")
+    x = np.random.Generator(np.random.PCG64(np.random.SeedSequence(1))).standard_normal(10_000)
+    values = np.log(2) - 3 / 8 * x**2  # k1 = log σ - (1 - 1/σ²) x²/2
+    whole = np.log(2) - 3 / 8
+    assert k1["means"][0] == pytest.approx(values[0] / whole, rel=1e-3)
+    assert k1["means"][-1] == pytest.approx(values.mean() / whole, rel=1e-3)
+    r = np.exp(-values[:100])
+    assert k3["means"][12] == pytest.approx((r - 1 - np.log(r)).mean() / whole, rel=1e-3)
+
+
+def test_paths_end_where_the_theorems_say():
+    rows = {(row["placed"], row["start"]): row for row in living.placement_paths()}
+    assert len(rows) == len(living.PLACED) * len(living.STARTS)
+    best = np.array(living.REFERENCE) * np.exp(living.PRIZES)
+    for (placed, start), row in rows.items():
+        np.testing.assert_allclose(row["path"][0], living.STARTS[start - 1][1:], atol=1e-4)
+        assert len(row["path"]) == 16
+        right = placed in ("k1 in the reward", "k2 in the loss")
+        assert row["rests"] == (right or placed == "k3 in the loss")
+        if right:
+            np.testing.assert_allclose(row["path"][-1], (best / best.sum())[1:], atol=1e-3)
+        if placed == "k1 in the loss":  # nothing holds it: only the best action is left
+            assert row["path"][-1][1] > 0.99
+
+
+def test_sums_over_the_top_tokens_are_ordered_and_end_at_the_divergence():
+    for row in living.topk_sums((0.5, 2.0), 2):
+        lower, bucket = np.array(row["lower"]), np.array(row["bucket"])
+        assert (lower <= bucket * (1 + 1e-3)).all()
+        assert (np.diff(lower) >= 0).all()
+        assert (np.diff(bucket) >= 0).all()
+        assert [row[name][-1] for name in ("plain", "lower", "bucket")] == [1, 1, 1]
+        assert min(abs(np.array(row["plain"][:-1]) - 1)) > 0

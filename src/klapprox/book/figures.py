@@ -215,7 +215,8 @@ def lines(*expressions: str) -> list[Any]:
     """
     import altair as alt
 
-    one = alt.Chart(alt.InlineData(values=[{}])).mark_text()
+    nothing = alt.Data(values=[{}])  # type: ignore[no-untyped-call]
+    one = alt.Chart(nothing).mark_text()
     return [
         one.encode(x=alt.value(0), y=alt.value(-18 * number - 8), text=words(expression))
         for number, expression in enumerate(reversed(expressions))
