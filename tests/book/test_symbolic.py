@@ -1,5 +1,6 @@
 """The exact twins: identities, degenerate pairs, and refusals."""
 
+import itertools
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from klapprox.book.symbolic import (
     SequencePair,
     Tree,
     distributions,
+    dot,
     k1,
     k2,
     k3,
@@ -148,6 +150,7 @@ def test_rational_pairs_are_all_pairs_of_distributions():
     distinct = list(rational_pairs(3, 5, distinct=True))
     assert len(distinct) == laws**2 - laws
     assert all(pair.q != pair.p for pair in distinct)
+    assert len(list(rational_pairs(2, 3, positive=False))) == 4**2
 
 
 def test_gibbs_inequality_holds_with_equality_only_for_equal_laws():
@@ -176,6 +179,36 @@ def test_laws_given_a_set_and_with_a_set_taken_as_one():
     assert inside == FinitePair.rational(["3/4", "1/4"], ["1/3", "2/3"])
     assert PAIR.merged([0, 2]) == FinitePair.rational(["1/3", "2/3"], ["1/2", "1/2"])
     assert PAIR.merged([1]) == FinitePair.rational(["1/2", "1/6", "1/3"], ["1/6", "1/3", "1/2"])
+
+
+def test_laws_pushed_through_a_kernel():
+    merging = [[1, 0], [0, 1], [0, 1]]
+    assert PAIR.pushed(merging) == PAIR.merged([1, 2])
+    assert PAIR.pushed([["1/3", "2/3"]] * 3) == FinitePair.rational(*[["1/3", "2/3"]] * 2)
+    with pytest.raises(ValueError, match="sum to 1"):
+        PAIR.pushed([[1, 1]] * 3)
+
+
+def test_products_of_laws_have_sums_of_logarithms():
+    coin = FinitePair.rational(["1/2", "1/2"], ["1/4", "3/4"])
+    both = coin.times(PAIR)
+    assert both == FinitePair.rational(both.q, both.p)
+    assert both.q[1] == coin.q[0] * PAIR.q[1]
+    assert both.kl == sp.expand(coin.kl + PAIR.kl)
+
+
+def test_mixtures_of_laws():
+    assert PAIR.mixed(PAIR.reversed, 1) == PAIR
+    assert PAIR.mixed(PAIR.reversed, 0) == PAIR.reversed
+    mixed = PAIR.mixed(PAIR.reversed, sp.Rational(1, 4))
+    assert mixed.q[0] == PAIR.q[0] / 4 + 3 * PAIR.p[0] / 4
+
+
+def test_total_variation_is_the_largest_difference_over_all_events():
+    for pair in rational_pairs(3, 4, positive=False):
+        events = itertools.product((0, 1), repeat=3)
+        gaps = [dot(event, pair.p) - dot(event, pair.q) for event in events]
+        assert pair.total_variation == max(gaps)
 
 
 @pytest.mark.parametrize("pair", [PAIR, FinitePair.generic(3)], ids=["rational", "generic"])

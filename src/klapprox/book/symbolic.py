@@ -237,6 +237,50 @@ class FinitePair:
             logs.append((*(log[j] for j in kept), _log(mass)))
         return FinitePair(*laws, *logs)
 
+    def pushed(self, kernel: Sequence[Sequence[Any]]) -> "FinitePair":
+        """Return the laws of y, if y is drawn from ``kernel[x]``: Σ_x q(x) κ(y | x) and the like.
+
+        Probabilities are rational, there and here.
+
+        Examples
+        --------
+        >>> pair = FinitePair.rational(["1/2", "1/2"], ["1/4", "3/4"])
+        >>> pair.pushed([["1/2", "1/2"], [0, 1]]).q
+        (1/4, 3/4)
+        """
+        columns = [[sp.Rational(value) for value in column] for column in zip(*kernel, strict=True)]
+        return FinitePair.rational(*([dot(law, c) for c in columns] for law in (self.q, self.p)))
+
+    def times(self, other: "FinitePair") -> "FinitePair":
+        """Return the laws of a point of this pair and, independently, one of the other.
+
+        Examples
+        --------
+        >>> coins = FinitePair.rational(["1/2", "1/2"], ["1/4", "3/4"])
+        >>> coins.times(coins).p
+        (1/16, 3/16, 3/16, 9/16)
+        """
+        laws = [tuple(a * b for a in x for b in y) for x, y in self._both(other)]
+        logs = [(self.log_q, other.log_q), (self.log_p, other.log_p)]
+        return FinitePair(*laws, *(tuple(a + b for a in x for b in y) for x, y in logs))
+
+    def mixed(self, other: "FinitePair", t: Any) -> "FinitePair":
+        """Return t times the (rational) laws of this pair plus 1 - t times those of the other.
+
+        Examples
+        --------
+        >>> coins = FinitePair.rational(["1/2", "1/2"], ["1/4", "3/4"])
+        >>> coins.mixed(coins.reversed, sp.Rational(1, 5)).q
+        (3/10, 7/10)
+        """
+        laws = [
+            [t * a + (1 - t) * b for a, b in zip(x, y, strict=True)] for x, y in self._both(other)
+        ]
+        return FinitePair.rational(*laws)
+
+    def _both(self, other: "FinitePair") -> list[tuple[Any, Any]]:
+        return [(self.q, other.q), (self.p, other.p)]
+
     @property
     def reversed(self) -> "FinitePair":
         """The pair with the roles of q and p exchanged."""
@@ -282,6 +326,11 @@ class FinitePair:
         return self.reversed.kl
 
     @property
+    def total_variation(self) -> Any:
+        """TV = Σ|p - q|/2, of numbers."""
+        return sum(abs(a - b) for a, b in zip(self.q, self.p, strict=True)) / 2
+
+    @property
     def jeffreys(self) -> Any:
         """J = KL(q‖p) + KL(p‖q)."""
         return self.kl + self.reverse_kl
@@ -306,13 +355,14 @@ def distributions(points: int, denominator: int, *, positive: bool = True) -> It
 
 
 def rational_pairs(
-    points: int, denominator: int, *, distinct: bool = False
+    points: int, denominator: int, *, distinct: bool = False, positive: bool = True
 ) -> Iterator[FinitePair]:
-    """Yield every pair of laws with full support whose probabilities have this denominator.
+    """Yield every pair of laws whose probabilities have this denominator.
 
-    With ``distinct`` the pairs with q = p are left out.
+    They have full support, unless ``positive`` is false. With ``distinct`` the pairs with q = p
+    are left out.
     """
-    laws = list(distributions(points, denominator))
+    laws = list(distributions(points, denominator, positive=positive))
     for q, p in itertools.product(laws, laws):
         if not (distinct and q == p):
             yield FinitePair.rational(q, p)
