@@ -15,12 +15,9 @@ PENDING = {
     "four-laws",
     "k1",
     "k2-fisher-information",
-    "k3-control-variates",
     "libraries",
     "numerics",
-    "policy-gradients",
     "practice",
-    "sequences",
     "whole-vocabulary",
     "why",
 }
