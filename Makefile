@@ -125,6 +125,10 @@ bench-vocabulary: $(READY_ARRAYS) ## the same for whole vocabularies, against th
 libraries: $(READY_ARRAYS) ## measure what released training libraries do (NEWEST=1: compare with today's releases)
 	@PYTHONPATH=tools $(BIN)/python -m released $(if $(NEWEST),--newest)
 
+.PHONY: reports
+reports: $(READY) ## run the targets that check something and keep what they said for the page on checks (ONLY="mutants")
+	@$(BIN)/python -m bookbuild.reports $(ONLY)
+
 .PHONY: lint
 lint: $(READY) ## ruff on code and notebooks, strict types, spelling
 	@$(BIN)/ruff check .

@@ -25,8 +25,14 @@ _COLOUR = re.compile(r"(?i)(?<=[:\s\"])(" + "|".join(NAMES) + r")\b")
 
 def size(svg: str) -> tuple[int, int] | None:
     """Return width and height of a figure in pixels, or None if it does not say."""
-    found = [re.search(rf'\b{side}="([\d.]+)pt"', svg[:4000]) for side in ("width", "height")]
-    width, height = (round(float(match[1]) * 4 / 3) if match else 0 for match in found)
+    start = re.search(r"<svg\b[^>]*>", svg)
+    found = [
+        re.search(rf'\b{side}="([\d.]+)(pt)?"', start[0] if start else "")
+        for side in ("width", "height")
+    ]
+    width, height = (
+        round(float(match[1]) * (4 / 3 if match[2] else 1)) if match else 0 for match in found
+    )
     return (width, height) if width and height else None
 
 
@@ -44,4 +50,4 @@ def themed(svg: str) -> str:
         raise ValueError("this is no SVG")
     # The sheet of the figure is the page itself.
     svg = svg[: start.end()] + style + svg[start.end() :]
-    return svg.replace("fill: var(--paper)", "fill: none", 1)
+    return re.sub(r'(fill(?:: |="))var\(--paper\)', r"\1none", svg, count=1)

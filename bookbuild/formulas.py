@@ -18,6 +18,7 @@ from sphinx.util.math import get_node_equation_number
 RELATIONS = frozenset("=<>≤≥≈≠∼∝≪≫→⟶⟹⟺⟸↦⇒⇔∈∉⊂⊆≔≡")
 IMPLICATIONS = frozenset("⟹⟺⟸⇒⇔")
 SUMS = frozenset("+−")
+PRIMES = frozenset("′″‴")
 OPENING, CLOSING = frozenset("([{⟨⌊⌈"), frozenset(")]}⟩⌋⌉")
 SHORT = 9  # a formula of at most so many characters is not cut
 LONG = 12  # a piece of more characters than this is also cut at its sums
@@ -45,6 +46,7 @@ def typeset(tex: str, display: bool) -> str:
         tex = rf"\begin{{gather*}}{tex}\end{{gather*}}"
     whole = _converter().convert_with_local_state(tex, displaystyle=display)
     root = etree.fromstring(_NAMED.sub(lambda match: html.unescape(match[0]), whole))
+    _respace(root)
     if len(root) == 1 and root[0].tag in ("mrow", "mstyle"):  # \displaystyle before all
         display = display or root[0].get("displaystyle") == "true"
         root = root[0]
@@ -53,6 +55,27 @@ def typeset(tex: str, display: bool) -> str:
     if len(parts) == 1:
         return set_parts[0]
     return "".join(f'<span class="part">{part}</span>' for part in set_parts)
+
+
+def _respace(root: Any) -> None:
+    """Set what fonts leave too small or too close: primes, and a bar before a mean."""
+    for scripts in root.xpath(".//msup | .//msubsup"):
+        prime = scripts[-1]
+        if prime.tag != "mo" or not prime.text or set(prime.text) - PRIMES:
+            continue
+        # The font's prime stands high already; as a power it would be raised and shrunk again.
+        prime.set("lspace", "0.05em")
+        prime.set("rspace", "0")
+        row = etree.Element("mrow")
+        whole = etree.Element("msub") if scripts.tag == "msubsup" else row
+        whole.tail, scripts.tail = scripts.tail, None
+        scripts.getparent().replace(scripts, whole)
+        base, *index, _ = scripts
+        row.extend([base, prime])
+        if index:
+            whole.extend([row, *index])
+    for bar in root.xpath(".//mo[@form='prefix'][text()='|']"):
+        bar.set("rspace", "0.1em")
 
 
 def _parts(children: list[Any]) -> list[list[Any]]:
@@ -111,18 +134,12 @@ def _cut(children: list[Any], before: frozenset[str]) -> list[list[Any]]:
         text = child.text if child.tag == "mo" else None
         if depth == 0 and text in before and _length(pieces[-1]) > 1:
             pieces.append([])
-        bracket = _bracket(child)
-        depth += (bracket in OPENING) - (bracket in CLOSING)
+        for sign in child.iter("mo"):
+            depth += (sign.text in OPENING) - (sign.text in CLOSING)
         pieces[-1].append(child)
         if depth == 0 and (_is_wide(child) or text == ","):
             pieces.append([])
     return [piece for piece in pieces if piece]
-
-
-def _bracket(child: Any) -> str | None:
-    """Return the operator that an element is, or that it puts an index or a power to."""
-    base = child[0] if child.tag in ("msup", "msub", "msubsup") else child
-    return base.text if base.tag == "mo" else None
 
 
 def _length(piece: list[Any]) -> int:

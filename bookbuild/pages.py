@@ -16,7 +16,10 @@ from lxml.html import fragment_fromstring, tostring
 
 from bookbuild import statements
 
+_NUMBERED = re.compile(r"[A-Z][a-z]+ \d+(\.\d+)+")  # Theorem 5.7
 CLOSING_PUNCTUATION = re.compile(r"^[.,;:!?)\]’”%…-]+[’”)]?(?:[\w-]{1,4}\b)?[.,;:!?)]*")
+_FUNCTIONS = frozenset({"log", "exp", "min", "max", "sup", "inf"})
+_RAISED = dict(zip("0123456789+−∗*′″", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻**′″", strict=True))
 WORDS_A_MINUTE = 90  # mathematics is read slowly
 
 
@@ -32,8 +35,30 @@ def render(tree: Any) -> str:
 
 def plain(element: Any) -> str:
     """Return the text of an element on one line, without the marks that link to headings."""
-    texts = element.xpath(".//text()[not(parent::a[contains(@class, 'headerlink')])]")
-    return " ".join("".join(texts).replace("\u2061", "").split())
+    return " ".join(_text(element).replace("\u2061", "").split())
+
+
+def _text(element: Any) -> str:
+    """Return the text within an element; a formula says on one line what it says on several."""
+    if "headerlink" in element.get("class", ""):
+        return ""
+    parts = [_text(child) for child in element if isinstance(child.tag, str)]
+    if element.tag == "mfrac":
+        return "/".join(map(_bracketed, parts))
+    if element.tag == "msqrt":
+        return f"√{_bracketed(''.join(parts))}"
+    if element.tag in ("msup", "msubsup"):
+        *base, power = parts
+        small = len(power) == 1 and power in _RAISED
+        return "".join(base) + (_RAISED[power] if small else f"^{_bracketed(power)}")
+    if element.tag == "mi" and element.text in _FUNCTIONS:
+        return f"{element.text} "
+    tails = [child.tail or "" for child in element if isinstance(child.tag, str)]
+    return (element.text or "") + "".join(a + b for a, b in zip(parts, tails, strict=True))
+
+
+def _bracketed(text: str) -> str:
+    return text if len(text) == 1 or text.isalnum() else f"({text.strip()})"
 
 
 def finish(
@@ -81,6 +106,11 @@ def finish(
         _reserve(image, size(image.get("src", "")))
     for formula in tree.xpath("//span[@class='math']"):
         _keep_with_punctuation(formula)
+    for code in tree.xpath("//td//code//text()"):
+        _let_break(code)
+    for name in tree.xpath("//a[contains(@class, 'reference')]//text()"):
+        if _NUMBERED.fullmatch(name):
+            _replace(name, name.replace(" ", "\u00a0"))
 
 
 def _fold_check(cell: Any, reports: list[dict[str, Any]]) -> None:
@@ -145,8 +175,10 @@ def _let_scroll(table: Any) -> None:
     heads = table.xpath("./thead/tr[last()]/th")
     box = etree.Element("div", {"class": "wide stacked" if len(heads) > 2 else "wide"})
     for row in table.xpath("./tbody/tr") if len(heads) > 2 else []:
-        for head, cell in list(zip(heads, row, strict=False))[1:]:
-            if plain(head) and plain(cell):
+        for head, cell in zip(heads, row, strict=False):
+            if plain(cell) == "–":
+                cell.set("class", "nothing")
+            elif plain(head) and plain(cell):
                 cell.insert(0, E.SPAN(*copy.deepcopy(list(head)), E.CLASS("column")))
                 cell[0].tail, cell.text = cell.text, None
     for head in heads:
@@ -155,6 +187,26 @@ def _let_scroll(table: Any) -> None:
     box.tail, table.tail = table.tail, None
     table.getparent().replace(table, box)
     box.append(table)
+
+
+def _let_break(name: Any) -> None:
+    """Let a long name of a program be broken behind its underscores, points and signs only."""
+    first, *others = re.split(r"(?<=[_=./])(?=\w)", name)
+    owner = name.getparent()
+    place = 0 if name.is_text else owner.getparent().index(owner) + 1
+    breaks = [E.WBR() for _ in others]
+    for mark, other in zip(breaks, others, strict=True):
+        mark.tail = other
+    _replace(name, first)
+    (owner if name.is_text else owner.getparent())[place:place] = breaks
+
+
+def _replace(text: Any, new: str) -> None:
+    """Put another text into the place of one that `xpath` has found."""
+    if text.is_text:
+        text.getparent().text = new
+    else:
+        text.getparent().tail = new
 
 
 def _reserve(image: Any, size: tuple[int, int] | None) -> None:
@@ -280,7 +332,8 @@ def entries(tree: Any, page: str, chapter: str) -> Iterator[dict[str, str]]:
             title = title.removeprefix("(").removesuffix(")")
             group = "exercise" if kind == "Exercise" else "statement"
             text = " ".join(plain(child) for child in box if child is not caption[0])
-            yield entry(group, kind, number, title or kind, text, box.get("id"))
+            label = {"l": box.get("id")}
+            yield entry(group, kind, number, title or kind, text, box.get("id")) | label
     for term in tree.xpath(".//dt[@id and contains(@class, 'sig')]"):
         name = term.get("id")
         text = term.getnext().xpath("string(./p[1])") if term.getnext() is not None else ""

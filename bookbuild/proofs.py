@@ -26,7 +26,7 @@ from bookbuild import statements
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds. A proof that fails does so soon; a mutant that sends a tactic searching is no good one.
 PATIENCE = 120
-PACKAGES = ("coq", "libcoq-coquelicot", "libcoq-interval")
+PACKAGES = ("coq", "libcoq-coquelicot", "libcoq-flocq", "libcoq-interval")
 # What a proof may not contain: each of these lets Coq accept what nobody has proved.
 FORBIDDEN = re.compile(
     r"\b(Admitted|Abort|Axioms?|Parameters?|Conjecture|admit|give_up|Unset\s+\w+\s+Checking"

@@ -15,6 +15,7 @@ from pathlib import Path
 from bookbuild import statements
 
 _REFERENCE = re.compile(r"\{prf:ref\}`(?:[^`<]*<)?([\w-]+)>?`")
+_LABEL = re.compile(r"\b(?:def|lem|prop|thm|cor|ex|rem)(?:-[a-z0-9]+)+")
 _EXERCISE = re.compile(
     r"^(?P<fence>`{3,})\{(?P<kind>exercise|solution)\}[ \t]*(?P<title>[^\n]*)\n"
     r"(?P<body>.*?)^(?P=fence)[ \t]*$",
@@ -52,6 +53,11 @@ class Result:
     def name(self) -> str:
         """Return kind and number, such as *Theorem 5.7*."""
         return f"{self.kind.capitalize()} {self.number}"
+
+
+def named(text: str, known: Mapping[str, Result]) -> str:
+    """Return plain text in which labels of results are replaced by kind and number."""
+    return _LABEL.sub(lambda match: known[match[0]].name if match[0] in known else match[0], text)
 
 
 def references(text: str) -> list[str]:

@@ -1,7 +1,8 @@
 """What the book adds to Sphinx: its theme, its formulas, pages of results, finished pages.
 
 A place ``<div class="filled-later" data-name="…">`` of a page is filled when all chapters are
-written, since what comes there shows parts of them; ``{all-results}`` leaves one for each chapter.
+written, since what comes there shows parts of them; ``{all-results}`` leaves one for each chapter,
+and ``{living} NAME`` one for a living figure of a chapter.
 Then each result gets a page of its own. ``label`` in a docstring of the package becomes a link.
 """
 
@@ -25,8 +26,10 @@ from bookbuild import (
     fonts,
     formulas,
     graph,
+    live_figures,
     pages,
     proofs,
+    reports,
     results,
     statement_pages,
     statements,
@@ -49,6 +52,9 @@ KEPT = {
     "book.js",
     "favicon.svg",
     "fonts",
+    "front.js",
+    "living",
+    "living.js",
     "previews",
     "results.js",
     "search-index.js",
@@ -72,9 +78,39 @@ class AllResults(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
+class Reports(SphinxDirective):
+    """What the targets that check something said for this version."""
+
+    def run(self) -> list[Any]:
+        """Return the nodes that stand for the directive."""
+        return self.parse_text_to_nodes(reports.told(reports.kept(Path(self.env.srcdir))))
+
+
+class FormalProofs(SphinxDirective):
+    """What each formal proof covers, and where it is narrower than the book."""
+
+    def run(self) -> list[Any]:
+        """Return the nodes that stand for the directive."""
+        return self.parse_text_to_nodes(reports.narrower(Path(self.env.srcdir)))
+
+
+class Living(SphinxDirective):
+    """A living figure of a chapter, once more on another page."""
+
+    required_arguments = 1
+
+    def run(self) -> list[Any]:
+        """Return the node that stands for the directive."""
+        place = f'<div class="filled-later" data-name="{self.arguments[0]}"></div>'
+        return [nodes.raw("", place, format="html")]
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Register the directive, the theme, and what happens to each page."""
     app.add_directive("all-results", AllResults)
+    app.add_directive("formal-proofs", FormalProofs)
+    app.add_directive("living", Living)
+    app.add_directive("reports", Reports)
     app.add_html_theme("book", str(THEME))
     formulas.setup(app)
     app.connect("config-inited", _choose_theme, priority=900)
@@ -99,6 +135,7 @@ def _choose_theme(app: Any, config: Any) -> None:
     app.book_fragments = statement_pages.Fragments()
     app.book_waiting = {}  # contexts of the pages that show parts of others
     app.book_records = {}
+    app.book_living = {}  # figures as HTML
     app.book_contents_beside = ""
 
 
@@ -131,10 +168,13 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
     tree = pages.parse(context["body"])
     source = Path(app.env.doc2path(page))
     pages.finish(tree, _reports(source), lambda address: _size(app, address))
+    _enliven(app, tree, source)
+    context["book_living"] = bool(tree.xpath("//figure[@data-living]"))
     boxes = {}
     if _is_whole(app):
         known = results.results(Path(app.srcdir))
         proved = {label: record["formal"] for label, record in _records(app).items()}
+        statement_pages.name_results(tree, known)
         statement_pages.note_formal(tree, proved)
         statement_pages.collect(tree, page, known, app.book_fragments)
         boxes = _cite_boxes(app, page)
@@ -154,6 +194,18 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
     (folder / f"{page.replace('/', '-')}.js").write_text(
         f"addPreviews({json.dumps(page)}, {shown});\n", encoding="utf-8"
     )
+
+
+def _enliven(app: Any, tree: Any, source: Path) -> None:
+    """Make the living figures of a chapter live, and keep them for other pages."""
+    specs = live_figures.specifications(source)
+    live_figures.attach(tree, specs)
+    folder = Path(app.outdir, "_static", live_figures.FOLDER)
+    if specs and not folder.exists():
+        live_figures.write_renderer(folder, Path(app.srcdir, "_build"))
+    for name, spec in specs.items():
+        (folder / f"{name}.js").write_text(live_figures.script(name, spec), encoding="utf-8")
+    app.book_living |= live_figures.copied(tree)
 
 
 def _contents(app: Any, page: str, context: Any) -> str:
@@ -218,9 +270,11 @@ def _pages_of_results(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
     }
     parts["filters"] = statement_pages.filters(every, titles)
     parts["graph"] = graph.words(every) + f'<div class="wide">{graph.svg(every, titles)}</div>'
+    parts |= app.book_living
     for page, context in app.book_waiting.items():
         filled = FILLED_LATER.sub(lambda match: parts[match[1]], context["body"])
-        yield page, context | {"body": filled, "book_script": "results.js"}, "page.html"
+        script = "" if page == app.config.root_doc else "results.js"
+        yield page, context | {"body": filled, "book_script": script}, "page.html"
     labels = list(every)
     known = app.env.domains["std"].labels
     for index, (label, record) in enumerate(every.items()):

@@ -19,7 +19,7 @@ from lxml.html import builder as E  # noqa: N812
 from lxml.html import tostring
 
 from bookbuild import citation, labels, pages, proofs, statements
-from bookbuild.results import Result, chapters, exercises, results, users
+from bookbuild.results import Result, chapters, exercises, named, results, users
 
 Record = dict[str, Any]
 FORMAL = "formally proved"
@@ -74,7 +74,8 @@ def records(root: Path, address: str = "") -> dict[str, Record]:
         for cell in statements.cells(path):
             if cell["cell_type"] == "code":
                 for report in statements.reports_of(cell):
-                    checks.setdefault(report["label"], []).append(report)
+                    scope = named(report["scope"], found)
+                    checks.setdefault(report["label"], []).append(report | {"scope": scope})
     return {
         label: {
             "label": label,
@@ -351,11 +352,30 @@ def _formal_text(entry: Mapping[str, Any]) -> str:
     )
 
 
+def name_results(tree: Any, known: Mapping[str, Result]) -> None:
+    """Say in the line of a check what its scope names, and what it checks if that is far above."""
+    above = ""
+    for element in tree.iter("div", "details"):
+        if element.get("id") in known:
+            above = element.get("id")
+        if not element.get("data-labels"):
+            continue
+        (checked,) = element.xpath("./summary/strong")
+        checked.tail = named(checked.tail, known)
+        of = element.get("data-labels").split()
+        if of != [above]:
+            names = ", ".join(known[label].name for label in of if label in known)
+            checked.tail = f" ({names}){checked.tail}" if names else checked.tail
+
+
 def note_formal(tree: Any, proved: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Say below the check of each result that has a formal proof what that covers, with a link."""
+    last: dict[str, Any] = {}  # a statement may have several checks
     for details in tree.xpath("//details[@data-labels]"):
+        last |= dict.fromkeys(details.get("data-labels").split(), details)
+    for details in dict.fromkeys(last.values()):
         for label in reversed(details.get("data-labels").split()):
-            if entry := proved.get(label):
+            if last[label] is details and (entry := proved.get(label)):
                 theorem = entry["theorems"][0]
                 source = E.A(theorem["name"], {"href": proofs.address(theorem)})
                 more = E.A("more", {"href": f"../s/{label}.html#status"})

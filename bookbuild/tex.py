@@ -38,6 +38,7 @@ _NAMES = {
     "∑": "sum",
     "∫": "int",
     "⊤": "top",
+    "⁺": "mathord{}^+",
     "⁻": "mathord{}^-",
     "ᵀ": "mathord{}^{T}",
     "✓": "checkmark",

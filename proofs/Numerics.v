@@ -67,6 +67,41 @@ Proof.
   - assert (S := exp_above_square x ltac:(lra)). lra.
 Qed.
 
+(** For x < 0 it is at least 2 + x, so that it tends to 2 at 0. *)
+Lemma cond_near_2 x : x <> 0 -> Rabs (cond x - 2) <= Rabs x.
+Proof.
+  intros N. destruct (thm_conditioning x) as [L R]. destruct (Rle_or_lt 0 x) as [S|S].
+  - rewrite (Rabs_pos_eq x) by easy. specialize (R ltac:(lra)). rewrite Rabs_pos_eq; lra.
+  - rewrite (Rabs_left x), Rabs_left1 by lra. assert (P := k3_exp_pos x N).
+    assert (A : cond x * k3_exp x >= x * (exp x - 1)).
+    { unfold cond. apply Rle_ge. eapply Rle_trans; [apply Rle_abs|]. right.
+      rewrite <- (Rabs_pos_eq (k3_exp x)) at 2 by lra. rewrite <- Rabs_mult. f_equal. field. lra. }
+    assert (B : 2 * exp x - 2 - 2 * x - x ^ 2 <= 0).
+    { set (f := fun y => 2 * exp y - 2 - 2 * y - y ^ 2). assert (Z : f 0 = 0) by (unfold f; rewrite exp_0; ring).
+      fold (f x). rewrite <- Z. apply (increasing f (fun y => 2 * (exp y - 1 - y))); [lra| |].
+      - intros c _. unfold f. auto_derive; [easy|ring].
+      - intros c _. assert (K := exp_ineq1_le c). lra. }
+    apply Rmult_le_reg_r with (k3_exp x); [easy|]. unfold k3_exp in *. nra.
+Qed.
+
+Theorem thm_conditioning_limit : is_lim cond 0 2.
+Proof.
+  apply is_lim_spec. intros ε. exists ε. intros x B N. change (Rabs (x - 0) < ε) in B. rewrite Rminus_0_r in B.
+  eapply Rle_lt_trans; [now apply cond_near_2|exact B].
+Qed.
+
+(** To first order an error d of x is one of (e^x - 1) d of k₃; a and b are the two log-probabilities. *)
+Theorem thm_conditioning_error x d ε a b : x <> 0 -> Rabs d <= ε * (Rabs a + Rabs b) ->
+  is_derive k3_exp x (exp x - 1) /\
+  Rabs ((exp x - 1) * d) <= cond x * ε * ((Rabs a + Rabs b) / Rabs x) * k3_exp x.
+Proof.
+  intros N H. split; [unfold k3_exp; auto_derive; [easy|ring]|]. assert (P := k3_exp_pos x N).
+  assert (X := Rabs_pos_lt x N). rewrite Rabs_mult. unfold cond, Rdiv. rewrite !Rabs_mult, Rabs_inv, (Rabs_pos_eq (k3_exp x)) by lra.
+  replace (Rabs x * Rabs (exp x - 1) * / k3_exp x * ε * ((Rabs a + Rabs b) * / Rabs x) * k3_exp x) with
+    (Rabs (exp x - 1) * (ε * (Rabs a + Rabs b))) by (field; lra).
+  apply Rmult_le_compat_l; [apply Rabs_pos|exact H].
+Qed.
+
 (** Far from zero e^x - 1 is at most (e-1)/(e-2) times k₃, so that the error of expm1 is not amplified more. *)
 Theorem thm_accurate_kernel_far : forall x, 1 <= Rabs x ->
   Rabs (exp x - 1) <= (exp 1 - 1) / (exp 1 - 2) * k3_exp x.

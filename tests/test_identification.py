@@ -858,6 +858,8 @@ def test_outputs(shape):
 def test_it_tells_what_a_trainer_reads():
     found = identified(lambda p, r, o, m: summed(k3(r - p), m))
     assert str(found).splitlines() == [
+        "In short: it does not penalise KL(π‖π_ref); on-policy its gradient is ∇KL(π_ref‖π).",
+        'Remedy: the lines of "Do this" in chapter policy-gradients.',
         "Value: k3 for KL(π‖π_ref), token by token.",
         "Derivative: 1 - r, that of k3; it is the derivative of the value.",
         "Weight: none.",
@@ -922,6 +924,54 @@ SENTENCES = {
         "how it combines tokens is none of the known ways",
     ),
 }
+
+
+WEIGHTED = "with samples of π_old, the lines"
+VERDICTS = {
+    "weighted k3": (
+        lambda p, r, o, m: summed(np.exp(p - o) * k3(r - p), m),
+        "penalises KL(π‖π_ref), with old samples too; in responses no token answers",
+        None,
+    ),
+    "whole responses": (
+        lambda p, r, o, m: (np.exp(whole(p - o, m)[:, 0]) * k3(whole(r - p, m)[:, 0])).mean(),
+        "penalises KL(π‖π_ref), with old samples too, and of whole responses",
+        None,
+    ),
+    "k2": (lambda p, r, o, m: summed(k2(r - p), m), "with old samples it does not", WEIGHTED),
+    "divided": (
+        lambda p, r, o, m: (np.where(m, np.exp(p - o) * k3(r - p), 0).sum(-1) / m.sum(-1)).mean(),
+        "with old samples too; for responses see below",
+        None,
+    ),
+    "k1 in the reward": (
+        lambda p, r, o, m: summed(sg(p) - r, m),
+        "penalises KL(π‖π_ref) in the reward, with old samples too, and of whole responses",
+        None,
+    ),
+    "k1": (lambda p, r, o, m: summed(p - r, m), "so it penalises nothing", "the lines of"),
+    "sign": (lambda p, r, o, m: summed(-k2(p - r), m), "drives the policy away", "change the sign"),
+    "swapped": (
+        lambda p, r, o, m: summed(k3(p - r), m),
+        "gradient is ½∇χ²(π‖π_ref): the pair is swapped",
+        "exchange policy and reference",
+    ),
+    "entropy": (
+        lambda p, r, o, m: summed(-sg(p) * p, m),
+        "gradient is minus ∇E_π[log π]",
+        "the lines of",
+    ),
+    "strange": (lambda p, r, o, m: summed((p - r) ** 5, m), "none of the known", "the lines of"),
+}
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_the_answer_comes_first_and_the_remedy_after_it(name):
+    loss, words, remedy = VERDICTS[name]
+    first, second, *_ = str(identified(loss)).splitlines()
+    assert first.startswith("In short: ")
+    assert words in first
+    assert second.startswith(f"Remedy: {remedy}" if remedy else "Value: "), second
 
 
 @pytest.mark.parametrize("name", SENTENCES)

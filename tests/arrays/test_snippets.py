@@ -7,15 +7,19 @@ the batch is the exact mean. Value and gradient are compared with sums over all 
 import ast
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from klapprox.vocabulary import exact_kl
+
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTER, FRONT = ROOT / "chapters" / "policy-gradients.ipynb", ROOT / "index.md"
-FENCE = re.compile(r"^```python\n# (.+?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# A fence, in a cell of a table too.
+FENCE = re.compile(r"^(?:[* -]*)```python\n *# (.+?)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 NAMES = (
     "Loss, token by token",
     "Loss, token by token, first inner step",
@@ -27,6 +31,7 @@ NAMES = (
 )
 GIVEN = {"torch", "logp", "logp_ref", "logp_old", "mask", "reward", "adv", "beta", "eps"}
 GIVEN |= {"per_token", "max_tokens"}
+GIVEN_ON_FRONT = GIVEN | {"exact_kl", "logits", "logits_ref"}
 BETA, EPS, LENGTH = 0.3, 0.2, 3
 CLOSE = {"rtol": 0, "atol": 1e-12}
 
@@ -38,7 +43,7 @@ def on_page(path):
         text = "\n\n".join(
             "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
         )
-    return dict(FENCE.findall(text))
+    return {name: textwrap.dedent(code) for name, code in FENCE.findall(text)}
 
 
 SNIPPETS = on_page(CHAPTER)
@@ -81,7 +86,17 @@ def laid_out(table, filling):
     return torch.stack(rows)
 
 
-def run(code, *, first=False, **more):
+def wide(table, filling):
+    """Return the rows of a table along the batch, as logits of the whole vocabulary."""
+    filling = torch.tensor(filling, dtype=table.dtype)  # where the mask is 0
+    rows = [
+        [filling, *(table[prefix] for prefix, _ in places(y)), *[filling] * (LENGTH - len(y))]
+        for y in batch()
+    ]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def run(code, *, first=False, logits=False, **more):
     """Execute a snippet; return its names, and the logits to differentiate in."""
     z = (LOG_OLD if first else MOVED).clone().requires_grad_()
     log_pi = torch.log_softmax(z, dim=1)
@@ -100,6 +115,13 @@ def run(code, *, first=False, **more):
         "eps": EPS,
         "max_tokens": LENGTH,
     }
+    if logits:
+        names |= {
+            "exact_kl": exact_kl,
+            "logits": wide(z, [3.0, 0.0, -1.0]),
+            "logits_ref": wide(LOG_REF, [0.0, 1.0, 2.0]),
+        }
+        names["mask"] = names["mask"] > 0
     names |= {name: make(names) for name, make in more.items()}
     exec(code, names)
     return names, z
@@ -180,15 +202,24 @@ def keeps_promise(name, code):
 
 def test_the_page_has_these_snippets_and_no_others():
     assert tuple(SNIPPETS) == NAMES
-    assert len(on_page(FRONT)) == 1
+    assert tuple(ON_FRONT) == tuple(FRONT_PROMISES)
 
 
-@pytest.mark.parametrize("code", [*SNIPPETS.values(), *on_page(FRONT).values()])
+@pytest.mark.parametrize("code", SNIPPETS.values())
 def test_a_snippet_has_at_most_five_lines_and_needs_pytorch_only(code):
+    assert_short(code, GIVEN)
+
+
+@pytest.mark.parametrize("code", on_page(FRONT).values())
+def test_a_snippet_of_the_front_page_needs_the_package_for_whole_logits_only(code):
+    assert_short(code, GIVEN_ON_FRONT)
+
+
+def assert_short(code, given):
     assert 1 <= len(code.splitlines()) <= 5
     used = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)]
     stored = {node.id for node in used if isinstance(node.ctx, ast.Store)}
-    assert {node.id for node in used} - stored <= GIVEN
+    assert {node.id for node in used} - stored <= given
 
 
 @pytest.mark.parametrize("name", PROMISES)
@@ -246,11 +277,46 @@ def test_the_k1_loss_divided_by_the_length_lengthens():
     assert torch.linalg.norm(wanted[1]) > 0.01
 
 
-def test_the_front_page():
-    ((_, code),) = on_page(FRONT).items()
+# Of the front page: the name in the snippet, what it estimates, whether its value means something,
+# in which steps. They are those of the two boxes "Do this", or say the same.
+FRONT_PROMISES = {
+    "Loss": ("kl", at_old_prefixes, True, (True, False)),
+    "Reward, just drawn": ("loss", lambda p: -objective(p), False, (True,)),
+    "Reward, older": ("loss", lambda p: -objective(p), True, (True, False)),
+    "Whole logits, just drawn": ("loss", divergence, False, (True,)),
+    "Whole logits, older": ("loss", at_old_prefixes, True, (True, False)),
+}
+ON_FRONT = on_page(FRONT)
+
+
+def front_keeps_promise(name, code):
+    result, function, value, steps = FRONT_PROMISES[name]
+    for first in steps:
+        names, z = run(code, first=first, logits="logits" in code)
+        assert_same(differentiated(names[result], z), exact(function, first=first), value)
+
+
+@pytest.mark.parametrize("name", FRONT_PROMISES)
+def test_value_and_gradient_on_the_front_page(name):
+    front_keeps_promise(name, ON_FRONT[name])
+
+
+def test_what_the_front_page_says_to_log():
+    names, _ = run(ON_FRONT["Reward, just drawn"], first=True)
+    wanted, _ = exact(divergence, first=True)
+    torch.testing.assert_close(names["k1"].sum(1).mean(), wanted, **CLOSE)
+    names, _ = run(ON_FRONT["Whole logits, just drawn"], first=True, logits=True)
+    torch.testing.assert_close(names["K"].detach().sum(1).mean(), wanted, **CLOSE)
+
+
+def test_the_weight_of_whole_responses_on_the_front_page():
+    text = FRONT.read_text(encoding="utf-8")
+    for_responses = "(mask * (logp - logp_old)).cumsum(1).exp()"
+    assert f"`w` is `{for_responses}`" in text
+    code = ON_FRONT["Loss"].replace("(mask * (logp - logp_old)).exp()", for_responses)
     for first in (True, False):
         names, z = run(code, first=first)
-        assert_same(differentiated(names["kl"], z), exact(at_old_prefixes, first=first))
+        assert_same(differentiated(names["kl"], z), exact(divergence, first=first))
 
 
 WRONG = [
@@ -282,3 +348,21 @@ def test_a_wrong_snippet_fails(name, right, wrong):
     assert right in SNIPPETS[name]
     with pytest.raises(AssertionError):
         keeps_promise(name, SNIPPETS[name].replace(right, wrong))
+
+
+WRONG_ON_FRONT = [
+    ("Loss", "w * (", "w.detach() * ("),
+    ("Reward, just drawn", ".flip(1).cumsum(1).flip(1)", ".cumsum(1)"),
+    ("Reward, older", "logp - logp_ref", "logp_old - logp_ref"),
+    ("Whole logits, just drawn", "mask * logp * after", "0"),
+    ("Whole logits, just drawn", "(logits, logits_ref", "(logits_ref, logits"),
+    ("Whole logits, older", "(logits, logits_ref", "(logits_ref, logits"),
+    ("Whole logits, older", ", mask=mask", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "right", "wrong"), WRONG_ON_FRONT)
+def test_a_wrong_snippet_of_the_front_page_fails(name, right, wrong):
+    assert right in ON_FRONT[name]
+    with pytest.raises(AssertionError):
+        front_keeps_promise(name, ON_FRONT[name].replace(right, wrong))

@@ -1,7 +1,9 @@
 """Figures come out the same on every run, and do not pile up."""
 
+import json
 import re
 
+import altair as alt
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -103,3 +105,47 @@ def test_every_colour_has_a_value_on_dark_pages():
     names = {name: colour for colour, (name, _) in page.NAMES.items()}
     for name, colour in figures.COLOURS.items():
         assert names[name] == colour.lower()
+
+
+def living(value=1.0):
+    t = figures.slider("t", "time t", 0, 2, step=0.5, value=1)
+    data = alt.Data(values=[{"x": 1, "y": value}, {"x": 2, "y": 1 / 3}])
+    points = alt.Chart(data).transform_calculate(z="datum.y * t")
+    points = points.mark_point(color=figures.COLOURS["k1"]).encode(x="x:Q", y="z:Q")
+    return figures.live(alt.layer(points, *figures.lines("'t = ' + t")).add_params(t), height=90)
+
+
+def test_a_living_figure_is_the_same_on_every_run():
+    first, second = living(), living()
+    assert first.spec == second.spec
+    assert first.svg == second.svg
+    assert repr(first) == "A living figure: time t 1"
+
+
+def test_a_living_figure_is_shown_by_its_specification_and_by_a_still_picture():
+    bundle = living()._repr_mimebundle_()
+    assert set(bundle) == {figures.LIVE_MIME, "image/svg+xml", "text/plain"}
+    spec = bundle[figures.LIVE_MIME]
+    assert spec["$schema"] == "https://vega.github.io/schema/vega-lite/v5.json"
+    assert spec["width"] == 560
+    assert spec["height"] == 90
+    assert ">t = 1<" in bundle["image/svg+xml"]
+    assert "0.333333," not in json.dumps(spec, separators=(",", ":"))
+    assert "0.333333" in json.dumps(spec), "six digits"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_what_json_cannot_hold_is_refused(value):
+    with pytest.raises(ValueError, match="cannot stand in a specification"):
+        living(value)
+
+
+def test_estimators_have_their_colours_in_charts():
+    scale = dict(zip(figures.ESTIMATORS["domain"], figures.ESTIMATORS["range"], strict=True))
+    assert scale == {name: figures.COLOURS[name] for name in ("k1", "k2", "k3")}
+
+
+def test_lines_of_text_stand_above_the_view_in_their_order():
+    heights = [one.to_dict()["encoding"]["y"]["value"] for one in figures.lines("'a'", "'b'")]
+    assert heights == sorted(heights)
+    assert max(heights) < 0

@@ -137,6 +137,7 @@ def test_what_is_read_from_a_page():
         "x": "",
         "p": "c/k.html#thm-a",
         "c": "Chapter",
+        "l": "thm-a",
     }
     assert found["c/k.html#thm-a"]["x"] == "Let q."
     assert found["c/k.html#klapprox.k1"]["w"] == "k1"

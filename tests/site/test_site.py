@@ -562,6 +562,11 @@ ASKED = {
     "truncated sum": "Proposition 7",
     "Jensen-Shannon": "Proposition 7",
     "engine mismatch": "Engine mismatch: which ratio",
+    "rollouts": "How do I run it on my rollouts?",
+    "bibtex": "How do I cite a statement",
+    "GRPO inner steps": "What do I write into my GRPO",
+    "I have whole logits": "Distillation, top-k, exact steps: I have whole logits",
+    "thm-optimal-lambda": "Theorem 5.7",
 }
 
 

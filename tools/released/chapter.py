@@ -98,7 +98,7 @@ def _weight(row: Row) -> str:
 
 def losses(rows: list[Row]) -> str:
     """Return what stands in the loss."""
-    heading = ["in the loss", "value", "coefficient", "weight", "normalisation", "default"]
+    heading = ["library, in the loss", "value", "coefficient", "weight", "normalisation", "default"]
     return _table(
         heading,
         [row for row in rows if row["place"] == "loss"],
@@ -115,7 +115,7 @@ def losses(rows: list[Row]) -> str:
 
 def numbers(rows: list[Row]) -> str:
     """Return what stands elsewhere: rewards, advantages, a monitor."""
-    heading = ["elsewhere", "place", "value", "direction", "default"]
+    heading = ["library, elsewhere", "place", "value", "direction", "default"]
     return _table(
         heading,
         [row for row in rows if row["place"] != "loss"],
@@ -139,7 +139,7 @@ def _direction(row: Row) -> str:
 def clamps(rows: list[Row]) -> str:
     """Return where values and gradients stop, and what the engine's ratio multiplies."""
     heading = [
-        "limits",
+        "library, limits",
         "what is clamped",
         "no gradient",
         "not finite",
@@ -192,7 +192,13 @@ def _engine(row: Row) -> str:
 
 def meanings(rows: list[Row]) -> str:
     """Return the mean gradients with their statements, and what follows for a user."""
-    heading = ["mean gradient", "one token", "the same, stale samples", "responses", "so what"]
+    heading = [
+        "library, mean gradient",
+        "one token",
+        "the same, stale samples",
+        "responses",
+        "so what",
+    ]
     return _table(
         heading,
         rows,

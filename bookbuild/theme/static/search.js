@@ -1,5 +1,5 @@
 "use strict";
-// The index is a list of entries {k: kind, n: number, t: title, x: text, w: other words, p: page and anchor, c: chapter}.
+// The index is a list of entries {k: kind, n: number, t: title, x: text, w: other words, l: label, p: page and anchor, c: chapter}.
 
 const fold = text => text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
 // Words and numbers such as 5.7 and kl_loss; the plural counts as the singular.
@@ -9,7 +9,7 @@ const GREEK = {λ: "lambda", π: "pi", β: "beta", χ: "chi", σ: "sigma", μ: "
 const spelled = text => text.replace(/[λπβχσμθαδ]/g, letter => ` ${GREEK[letter]} `);
 
 // How much a word found in each field counts.
-const FIELDS = [["w", 9], ["n", 8], ["t", 6], ["k", 2], ["x", 1]];
+const FIELDS = [["w", 9], ["n", 8], ["t", 6], ["l", 3], ["k", 2], ["x", 1]];
 // Among equals, what a reader means more often.
 const KIND = {answer: 2, statement: 1.2, section: 1.1, page: 1.1, function: 0.6, exercise: 0.8};
 

@@ -42,7 +42,7 @@ class Identification(Found):
     gradients: tuple[MeanGradient, ...] = ()
 
     def __str__(self) -> str:
-        """Say it in sentences, one a line."""
+        """Say it in sentences, one a line, first whether it penalises KL(π‖π_ref)."""
         return "\n".join(sentences(self, self.output, self.gradients))
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from klapprox.identification._fields import MeanGradient
 from klapprox.identification._found import Edge, Found
 from klapprox.identification._functions import coefficients_with
+from klapprox.identification._verdict import verdict
 
 __all__ = ["sentences"]
 
@@ -79,6 +80,7 @@ _CLAMPS = {
 
 def sentences(found: Found, output: str, gradients: Sequence[MeanGradient]) -> Iterator[str]:
     """Yield what a trainer reads, a sentence a line."""
+    yield from verdict(found, gradients)
     yield f"Value: {_value(found)}."
     yield f"Derivative: {_derivative(found)}."
     yield f"Weight: {_weight(found)}."
