@@ -291,3 +291,55 @@ Proof.
   replace (rnd a - φ) with ((rnd a - a) + (a - φ)) by ring. eapply Rle_trans; [apply Rabs_triang|].
   assert (R := rnd_error a). lra.
 Qed.
+
+(** ** Overflow *)
+
+(** The largest float64 number. *)
+Definition largest : R := IZR (2 ^ 53 - 1) * two 971.
+
+Lemma float64_largest : float64 largest.
+Proof.
+  apply generic_format_FLT. exists (Float radix2 (2 ^ 53 - 1) 971); [reflexivity|easy|easy].
+Qed.
+
+Lemma rnd_largest a : Rabs a <= largest -> Rabs (rnd a) <= largest.
+Proof.
+  intros H. apply Rabs_le_inv in H. destruct H as [L U]. assert (F := float64_largest).
+  apply rnd_le in L, U. rewrite (rnd_exact (- largest)) in L by now apply float64_opp. rewrite (rnd_exact largest) in U by easy. apply Rabs_le. split; assumption.
+Qed.
+
+(** The second factor is at most 1, as is everything that it is computed from. *)
+Lemma factor_float_size x : Rabs x <= 1 -> Rabs (factor_float (rnd (x * (1 / 2)))) <= 1.
+Proof.
+  intros H. set (h := rnd (x * (1 / 2))).
+  assert (Hh : Rabs h <= 1 / 2).
+  { replace (1 / 2) with (two (-1)) by (change (two (-1)) with (/ 2); lra). apply rnd_abs_le; [easy|].
+    change (two (-1)) with (/ 2). rewrite Rabs_mult, (Rabs_pos_eq (1 / 2)) by lra. lra. }
+  assert (Z : 0 <= rnd (h * h) <= 1 / 4).
+  { split; [apply rnd_nonneg, Rle_0_sqr|]. replace (1 / 4) with (two (-2)) by (change (two (-2)) with (/ 4); lra).
+    apply (Rle_trans _ _ _ (Rle_abs _)), rnd_abs_le; [easy|]. change (two (-2)) with (/ 4). rewrite Rabs_mult.
+    assert (0 <= Rabs h) by apply Rabs_pos. nra. }
+  assert (P := poly_float_error _ Z). assert (V := coth_poly_values _ Z). unfold factor_float. set (z := rnd (h * h)) in *.
+  assert (W : Rabs (rnd (poly_float z * z)) <= 1 / 4).
+  { replace (1 / 4) with (two (-2)) by (change (two (-2)) with (/ 4); lra). apply rnd_abs_le; [easy|]. change (two (-2)) with (/ 4).
+    rewrite Rabs_mult, (Rabs_pos_eq z) by lra. assert (Rabs (poly_float z) <= 1).
+    { replace (poly_float z) with ((poly_float z - coth_poly z) + coth_poly z) by ring.
+      eapply Rle_trans; [apply Rabs_triang|]. rewrite (Rabs_pos_eq (coth_poly z)) by lra. lra. }
+    assert (0 <= Rabs (poly_float z)) by apply Rabs_pos. nra. }
+  apply (rnd_abs_le _ 0); [easy|]. change (two 0) with 1. eapply Rle_trans; [apply Rabs_triang|]. rewrite Rabs_Ropp. lra.
+Qed.
+
+(** If the library's expm1 does not overflow and has the sign of x, neither does k₃. *)
+Theorem thm_accurate_kernel_no_overflow E x : float64 x -> Rabs x <= largest -> -1 <= E <= largest ->
+  (0 <= x -> 0 <= E) -> (x <= 0 -> E <= 0) -> Rabs (k3_numpy E x) <= largest.
+Proof.
+  intros F X H P N. assert (L : 1 <= largest).
+  { unfold largest. assert (1 <= two 971) by (apply (two_le 0 971); easy). assert (1 <= IZR (2 ^ 53 - 1)) by now apply IZR_le. nra. }
+  rewrite thm_accurate_kernel_routes by easy. unfold k3_arrays. destruct (Rlt_dec (Rabs x) 1) as [S|S].
+  - rewrite near_is. apply rnd_largest. rewrite Rabs_mult. assert (B := factor_float_size x ltac:(lra)).
+    assert (Rabs E <= largest) by (apply Rabs_le; lra). assert (0 <= Rabs E) by apply Rabs_pos.
+    assert (0 <= Rabs (factor_float (rnd (x * (1 / 2))))) by apply Rabs_pos. nra.
+  - apply rnd_largest. apply Rabs_le. apply Rabs_le_inv in X. destruct (Rle_or_lt 0 x) as [Q|Q].
+    + specialize (P Q). lra.
+    + rewrite Rabs_left in S by easy. specialize (N ltac:(lra)). lra.
+Qed.
