@@ -51,6 +51,7 @@ def _configure(_app: Any, config: Any) -> None:
     title, _, subtitle = config.html_title.removesuffix(")").partition(" (")
     address = site_address()
     place = rf"\par{{\large\url{{{address}}}\par}}" if address else ""
+    place += r"\par{\normalsize Text CC BY 4.0, code BSD-3-Clause\par}"
     config.latex_documents = [
         (config.root_doc, "klapprox-book.tex", config.html_title, config.author, "manual", False)
     ]
@@ -236,10 +237,20 @@ def _cells(file: Any, notebook: Path, chapter: int) -> list[Listing]:
         for cell in statements.cells(notebook)
         if "check" in cell["metadata"].get("tags", [])
     )
+    page = f"{notebook.parent.name}/{notebook.stem}"
+    states = iter(
+        _state(cell)
+        for cell in statements.cells(notebook)
+        if "living" in cell["metadata"].get("tags", [])
+    )
     listings: list[Listing] = []
     for cell in list(file.findall(nodes.container)):
         if cell.get("nb_element") != "cell_code":
             continue
+        if "tag_living" in cell["classes"]:
+            for caption in cell.findall(nodes.caption):
+                caption += nodes.Text(f" Drawn for {next(states)}; ")
+                caption += _moving(cell, page)
         if "tag_check" in cell["classes"]:
             tex.swap(cell, [_checked(next(reports))])
             continue
@@ -253,6 +264,21 @@ def _cells(file: Any, notebook: Path, chapter: int) -> list[Listing]:
             stays.append(raw(rf"\booksee{{{listing.number}}}{{{listing.target}}}"))
         tex.swap(cell, stays)
     return listings
+
+
+def _state(cell: dict[str, Any]) -> str:
+    """Return what the controls of a living figure say in its still picture."""
+    (data,) = (output["data"] for output in cell["outputs"])
+    return "".join(data["text/plain"]).partition(": ")[2].strip()
+
+
+def _moving(cell: Any, page: str) -> Any:
+    """Return the words that lead from a still picture to the living figure."""
+    words, address = "on the site it moves.", site_address()
+    names = [name for figure in cell.findall(nodes.figure) for name in figure["ids"]]
+    if not address or not names:
+        return nodes.Text(words)
+    return raw(rf"\href{{{address}{page}.html\#{names[0]}}}{{{words}}}")
 
 
 def _has_image(node: Any) -> bool:
@@ -272,8 +298,8 @@ def _append_listings(before: Any, chapters: list[tuple[str, list[Listing]]]) -> 
 
 
 def _checked(reports: list[dict[str, Any]]) -> Any:
-    words = nodes.Text("Checked: " + statements.summary(reports) + ".")
-    return nodes.paragraph("", "", raw(r"\bookcheck{"), words, raw("}"))
+    # No paragraph: it would begin one, and stand apart from the proof.
+    return raw(rf"\bookcheck{{{tex.escaped('Checked: ' + statements.summary(reports) + '.')}}}")
 
 
 def _numbered(tree: Any) -> list[Any]:
