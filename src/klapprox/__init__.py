@@ -47,7 +47,7 @@ __all__ = [
     "weighted",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
