@@ -398,6 +398,9 @@ def _tables(book: Any) -> None:
         for paragraph in list(table.findall(nodes.paragraph)):
             if not paragraph.children:
                 paragraph.parent.remove(paragraph)
+        for head in list(table.findall(nodes.thead)):
+            if not head.astext().strip():
+                head.parent.remove(head)  # two rules around nothing
         columns = list(table.findall(nodes.colspec))
         longest, total = [0] * len(columns), [0] * len(columns)
         least = [0.0] * len(columns)
@@ -423,7 +426,7 @@ def _unbreakable(entry: Any) -> float:
             lengths.append(1.2 * min(len(tex.plain(text.parent)), BREAKS))
         else:
             code = isinstance(text.parent, nodes.literal)  # may be broken behind "_" alone
-            words = re.split(r"[\s_]" if code else r"[\s/-]", text)
+            words = re.split("[ \n_]" if code else "[ \n/]|(?<!\\d)-", text)
             lengths += [(1.3 if code else 1.0) * len(word) for word in words]
     return max(lengths)
 
