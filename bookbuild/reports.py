@@ -47,7 +47,11 @@ def run(root: Path, names: Sequence[str]) -> Iterator[str]:
     for name in names or TARGETS:
         started = time.monotonic()
         done = subprocess.run(
-            ["make", "--no-print-directory", name], cwd=root, text=True, stdout=subprocess.PIPE
+            ["make", "--no-print-directory", name],
+            cwd=root,
+            text=True,
+            stdout=subprocess.PIPE,
+            env=_environment("MAKE", "MFLAGS", "ONLY"),  # what was asked of another make
         )
         lines = _COLOURS.sub("", done.stdout).strip().splitlines()
         if done.returncode or not lines:
@@ -72,11 +76,20 @@ def kept(root: Path) -> dict[str, dict[str, Any]]:
 
 def _git(root: Path, *arguments: str) -> str:
     # Within a hook Git's variables would lead to another repository.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     done = subprocess.run(
-        ["git", *arguments], cwd=root, check=True, capture_output=True, text=True, env=environment
+        ["git", *arguments],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+        env=_environment("GIT_"),
     )
     return done.stdout.strip()
+
+
+def _environment(*without: str) -> dict[str, str]:
+    """Return the environment without variables that begin so."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(without)}
 
 
 def told(reports: Mapping[str, Mapping[str, Any]]) -> str:

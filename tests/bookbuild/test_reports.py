@@ -10,7 +10,9 @@ import pytest
 from bookbuild import proofs, reports
 
 ROOT = Path(__file__).resolve().parents[2]
-MAKEFILE = """mutants: ; @echo first; printf '\\033[32m== 3 of 3 killed ==\\033[0m\\n'
+MAKEFILE = """mutants:
+	@test -z "$(ONLY)"
+	@echo first; printf '\\033[32m== 3 of 3 killed ==\\033[0m\\n'
 proofs: ; @echo partly; exit 2
 libraries: ; @true
 """
@@ -26,7 +28,9 @@ def project(tmp_path):
     return tmp_path
 
 
-def test_the_last_line_is_kept(project):
+def test_the_last_line_is_kept(project, monkeypatch):
+    monkeypatch.setenv("ONLY", "mutants")  # as make sets it for what it calls
+    monkeypatch.setenv("MAKEFLAGS", " -- ONLY=mutants")
     assert "3 of 3 killed" in next(reports.run(project, ["mutants"]))
     found = reports.kept(project)["mutants"]
     assert found["says"] == "3 of 3 killed"
