@@ -40,8 +40,8 @@ def plain(element: Any) -> str:
 
 def _text(element: Any) -> str:
     """Return the text within an element; a formula says on one line what it says on several."""
-    if "headerlink" in element.get("class", ""):
-        return ""
+    if {"headerlink", "column"} & set(element.get("class", "").split()):
+        return ""  # a mark that links, or a heading before a cell
     parts = [_text(child) for child in element if isinstance(child.tag, str)]
     if element.tag == "mfrac":
         return "/".join(map(_bracketed, parts))

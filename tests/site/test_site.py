@@ -42,10 +42,15 @@ class Visit:
     def __post_init__(self):
         on, problem = self.page.on, self.problems.append
         on("request", lambda request: self.requests.append(request.url))
-        on("requestfailed", lambda request: problem(f"failed: {request.url} {request.failure}"))
+        on("requestfailed", self._failed)
         on("response", lambda r: problem(f"{r.status}: {r.url}") if r.status >= 400 else None)
         on("pageerror", lambda error: problem(f"uncaught: {error}"))
         on("console", lambda m: problem(f"console: {m.text}") if m.type == "error" else None)
+
+    def _failed(self, request):
+        # A page that one leaves lets go what it was loading: that is no fault of the page.
+        if request.failure != "net::ERR_ABORTED":
+            self.problems.append(f"failed: {request.url} {request.failure}")
 
     def open(self, url):
         """Go to the page and wait for its fonts."""
