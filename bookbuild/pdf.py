@@ -423,7 +423,8 @@ def _unbreakable(entry: Any) -> float:
     lengths = [0.0]
     for text in entry.findall(nodes.Text):
         if isinstance(text.parent, nodes.math):
-            lengths.append(1.2 * min(len(tex.plain(text.parent)), BREAKS))
+            shown = tex.plain(text.parent)
+            lengths.append(1.2 * min(len(shown) + 2 * shown.count("∑"), BREAKS))
         else:
             code = isinstance(text.parent, nodes.literal)  # may be broken behind "_" alone
             words = re.split("[ \n_]" if code else "[ \n/]|(?<!\\d)-", text)
