@@ -83,7 +83,7 @@ def _configure(_app: Any, config: Any) -> None:
         "makeindex": "",
         "fncychap": "",
         "fontpkg": "",
-        "figure_align": "htbp",
+        "figure_align": "H",  # a float would stand within the statement that follows
         "extraclassoptions": "openany,twoside",
         "passoptionstopackages": r"\PassOptionsToPackage{svgnames}{xcolor}",
         "sphinxsetup": "hmargin={32mm,32mm},vmargin={30mm,32mm},verbatimwithframe=false,"
