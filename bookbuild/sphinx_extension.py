@@ -116,6 +116,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("config-inited", _choose_theme, priority=900)
     app.connect("builder-inited", _drop_other_themes, priority=0)
     app.connect("autodoc-process-docstring", _link_labels)
+    app.connect("autodoc-skip-member", _skip_fields)
     app.connect("doctree-read", _tidy_boxes)
     app.connect("html-collect-pages", lambda _: PAGES_WITHOUT_SOURCE)
     app.connect("html-collect-pages", _pages_of_results)
@@ -269,7 +270,8 @@ def _pages_of_results(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
         for page in titles
     }
     parts["filters"] = statement_pages.filters(every, titles)
-    parts["graph"] = graph.words(every) + f'<div class="wide">{graph.svg(every, titles)}</div>'
+    picture = f'<div class="wide graph-picture">{graph.svg(every, titles)}</div>'
+    parts["graph"] = f"<div>{graph.words(every)}{picture}</div>{graph.lists(every, titles)}"
     parts |= app.book_living
     for page, context in app.book_waiting.items():
         filled = FILLED_LATER.sub(lambda match: parts[match[1]], context["body"])
@@ -297,7 +299,7 @@ def _pages_of_results(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
             "book_of_result": True,
         }
         yield f"s/{label}", context, "page.html"
-    for name, title, body in proofs.pages_of_sources(Path(app.srcdir)):
+    for name, title, body in proofs.pages_of_sources(Path(app.srcdir), every):
         context = {"title": title, "body": body, "book_description": f"{title}. Proofs in Coq."}
         yield name, context, "page.html"
 
@@ -389,6 +391,13 @@ def _link_labels(app: Any, _what: str, _name: str, _object: Any, _options: Any, 
         lines[number] = statements.NAMED.sub(
             lambda match: f":prf:ref:`{match[1]}`" if match[1] in known else match[0], line
         )
+
+
+def _skip_fields(
+    _app: Any, _what: str, _name: str, member: Any, _skip: bool, _options: Any
+) -> bool | None:
+    """Leave the fields of a named tuple to its docstring: Python says no more than their number."""
+    return True if type(member).__name__ == "_tuplegetter" else None
 
 
 def _tidy_boxes(_app: Any, doctree: Any) -> None:
