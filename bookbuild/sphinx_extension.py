@@ -63,6 +63,7 @@ KEPT = {
 }
 PAGES_WITHOUT_SOURCE: list[Any] = [("search", {}, "search.html"), ("404", {}, "404.html")]
 MADE_HERE = ("s/", "proofs/")  # folders of pages that have no source of their own
+NO_SPACE = "\u200b"  # a line may be broken there, but no word ends
 FILLED_LATER = re.compile(r'<div class="filled-later" data-name="([^"]*)"></div>')
 
 
@@ -116,6 +117,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("config-inited", _choose_theme, priority=900)
     app.connect("builder-inited", _drop_other_themes, priority=0)
     app.connect("autodoc-process-docstring", _link_labels)
+    app.connect("autodoc-process-docstring", _join_names, priority=400)  # before Napoleon
     app.connect("autodoc-skip-member", _skip_fields)
     app.connect("doctree-read", _tidy_boxes)
     app.connect("html-collect-pages", lambda _: PAGES_WITHOUT_SOURCE)
@@ -391,6 +393,15 @@ def _link_labels(app: Any, _what: str, _name: str, _object: Any, _options: Any, 
         lines[number] = statements.NAMED.sub(
             lambda match: f":prf:ref:`{match[1]}`" if match[1] in known else match[0], line
         )
+
+
+def _join_names(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: Any) -> None:
+    """Keep the names of attributes that are described together: else one becomes another's type."""
+    start = lines.index("Attributes") if "Attributes" in lines else len(lines)
+    for number, line in enumerate(lines[start:], start):
+        if re.match(r"\w+(, \w+)+ : ", line):
+            names, _, kind = line.partition(" : ")
+            lines[number] = f"{names.replace(', ', f',{NO_SPACE}')} : {kind}"
 
 
 def _skip_fields(

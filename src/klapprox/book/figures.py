@@ -59,7 +59,7 @@ LINES = {
 }
 STYLES = {name: {"color": COLOURS[name], "linestyle": LINES[name]} for name in COLOURS}
 
-_ESTIMATOR = re.compile(r"\bk([123λ])\b")
+_ESTIMATOR = re.compile(r"(?<![\w.])k([123λ])\b")  # not klapprox.k3
 _INDEX = {"1": "1", "2": "2", "3": "3", "λ": r"\lambda"}
 
 _RC: dict[Any, Any] = {
