@@ -13,11 +13,17 @@ _FILES = importlib.metadata.files("ziamath") or []
 SOURCE = next(Path(str(f.locate())) for f in _FILES if f.name == "STIXTwoMath-Regular.ttf")
 NAME = "STIXTwoMath.woff2"
 ITALICS = "ℎ" + "".join(map(chr, [*range(0x1D434, 0x1D468), *range(0x1D6E2, 0x1D71C)]))
+_ITALIC = {unicodedata.normalize("NFKC", one): one for one in ITALICS}
 LICENCE = """\
 STIX Two Math, copyright 2001-2021 The STIX Fonts Project Authors (https://github.com/stipub/stixfonts),
 with the reserved font name TM Math. SIL Open Font License 1.1: https://openfontlicense.org
 This file holds the glyphs that the pages of this book use.
 """
+
+
+def italic(letter: str) -> str:
+    """Return the character that a browser sets for a variable of one letter: 𝑚 for m."""
+    return _ITALIC.get(letter, letter)
 
 
 def write_subset(folder: Path, pages: Iterable[str]) -> None:
@@ -26,8 +32,7 @@ def write_subset(folder: Path, pages: Iterable[str]) -> None:
     for page in pages:
         for piece in page.split("<math")[1:]:
             characters.update(piece.partition("</math>")[0])
-    # A browser sets a variable in italics, which is another character: 𝑚 for m.
-    characters |= {one for one in ITALICS if unicodedata.normalize("NFKC", one) in characters}
+    characters |= {_ITALIC[one] for one in characters & _ITALIC.keys()}
     font = TTFont(SOURCE)
     options = subset.Options()
     options.flavor = "woff2"

@@ -15,7 +15,9 @@ from math_core import LatexError, LatexToMathML
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 
-RELATIONS = frozenset("=<>≤≥≈≠∼∝≪≫→⟶⟹⟺⟸↦⇒⇔∈∉⊂⊆≔≡")
+from bookbuild import formula_lines
+from bookbuild.formula_lines import RELATIONS
+
 IMPLICATIONS = frozenset("⟹⟺⟸⇒⇔")
 SUMS = frozenset("+−")
 PRIMES = frozenset("′″‴")
@@ -41,12 +43,10 @@ def typeset(tex: str, display: bool) -> str:
     math_core.LatexError
         If the formula is not understood.
     """
-    tex = _NUMBERED.sub(r"\\\1{\2*}", tex).strip()
-    if display and r"\\" in tex and r"\begin" not in tex:
-        tex = rf"\begin{{gather*}}{tex}\end{{gather*}}"
-    whole = _converter().convert_with_local_state(tex, displaystyle=display)
-    root = etree.fromstring(_NAMED.sub(lambda match: html.unescape(match[0]), whole))
-    _respace(root)
+    root = _tree(tex, display)
+    lines = formula_lines.of_table(root[0]) if display and _is_table(root) else None
+    if lines:
+        return lines
     if len(root) == 1 and root[0].tag in ("mrow", "mstyle"):  # \displaystyle before all
         display = display or root[0].get("displaystyle") == "true"
         root = root[0]
@@ -55,6 +55,34 @@ def typeset(tex: str, display: bool) -> str:
     if len(parts) == 1:
         return set_parts[0]
     return "".join(f'<span class="part">{part}</span>' for part in set_parts)
+
+
+def _tree(tex: str, display: bool) -> Any:
+    """Return the ``<math>`` element of a formula."""
+    tex = _NUMBERED.sub(r"\\\1{\2*}", tex).strip()
+    if display and r"\\" in tex and r"\begin" not in tex:
+        tex = rf"\begin{{gather*}}{tex}\end{{gather*}}"
+    whole = _converter().convert_with_local_state(tex, displaystyle=display)
+    root = etree.fromstring(_NAMED.sub(lambda match: html.unescape(match[0]), whole))
+    _respace(root)
+    return root
+
+
+def _is_table(root: Any) -> bool:
+    return len(root) == 1 and root[0].tag == "mtable"
+
+
+def joining(tex: str, widest: float) -> list[bool]:
+    """Return for each row of a display whether it fits behind the one above, in a line so wide.
+
+    Parameters
+    ----------
+    tex : str
+    widest : float
+        How long a line is, in em of the formula. A display that is no table has one row.
+    """
+    root = _tree(tex, True)
+    return formula_lines.which_join(root[0], widest) if _is_table(root) else [False]
 
 
 def _respace(root: Any) -> None:

@@ -5,7 +5,8 @@ result to each one whose proof uses it; within a chapter it bulges to the right.
 """
 
 import html
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bookbuild import citation
@@ -15,6 +16,8 @@ COLUMN, ROW = 70, 27  # between the left edges of boxes, and between their tops
 WIDTH, HEIGHT = 42, 19  # of a box
 LEFT, TOP = 4, 34
 FORMAL = "formally proved"
+_INDICES = dict(zip("0123456789", "₀₁₂₃₄₅₆₇₈₉", strict=True))
+UNBROKEN = "\u00a0"  # between a kind and a number no line is broken
 
 
 def svg(every: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> str:
@@ -82,6 +85,40 @@ def _box(record: Mapping[str, Any], at: tuple[int, int]) -> str:
         f'<rect x="{at[0]}" y="{at[1]}" width="{WIDTH}" height="{HEIGHT}" rx="3"/>'
         f'<text x="{at[0] + WIDTH / 2:g}" y="{at[1] + 14}">{record["number"]}</text></a>'
     )
+
+
+def lists(every: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> str:
+    """Return what the picture shows as lists that fold, one for each chapter.
+
+    Parameters
+    ----------
+    every, titles : dict
+        As in `svg`.
+    """
+
+    def linked(labels: Sequence[str]) -> str:
+        return ", ".join(
+            f'<a href="../{every[label]["page"]}">{every[label]["name"].replace(" ", UNBROKEN)}</a>'
+            for label in labels
+        )
+
+    def item(record: Mapping[str, Any]) -> str:
+        title = re.sub(r"_(\d)", lambda found: _INDICES[found[1]], citation.plain(record["title"]))
+        uses = f"uses {linked(record['uses'])}" if record["uses"] else "uses no other"
+        used = f"; used by {linked(record['used_by'])}" if record["used_by"] else ""
+        return (
+            f"<li>{linked([record['label']])}{html.escape(f', {title}' if title else '')}: "
+            f"{uses}{used}</li>"
+        )
+
+    parts = []
+    for page, title in titles.items():
+        records = [one for one in every.values() if one["place"].startswith(f"{page}.html")]
+        if records:
+            number = records[0]["number"].partition(".")[0]
+            summary = f"<summary>{number}. {html.escape(title)} ({len(records)})</summary>"
+            parts.append(f"<details>{summary}<ul>{''.join(map(item, records))}</ul></details>")
+    return f'<div class="graph-lists"><p>The same as lists, by chapter:</p>{"".join(parts)}</div>'
 
 
 def words(every: Mapping[str, Mapping[str, Any]]) -> str:

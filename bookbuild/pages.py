@@ -14,7 +14,7 @@ from lxml import etree
 from lxml.html import builder as E  # noqa: N812
 from lxml.html import fragment_fromstring, tostring
 
-from bookbuild import statements
+from bookbuild import outputs, statements
 
 _NUMBERED = re.compile(r"[A-Z][a-z]+ \d+(\.\d+)+")  # Theorem 5.7
 CLOSING_PUNCTUATION = re.compile(r"^[.,;:!?)\]’”%…-]+[’”)]?(?:[\w-]{1,4}\b)?[.,;:!?)]*")
@@ -100,6 +100,8 @@ def finish(
         cited.attrib.pop("role", None)  # neither is what these roles ask for
         for label in cited.xpath("./span[@class='label']"):
             label.drop_tree()  # the text cites by author and year, and so does the list
+    for output in tree.xpath("//div[contains(@class, 'cell_output')]/div[.//pre]"):
+        outputs.fit(output)
     for table in tree.xpath("//table"):
         _let_scroll(table)
     for image in tree.xpath("//img"):

@@ -33,6 +33,7 @@ LINE, GAP = 86, 4  # characters of a line, and what the space between two column
 BREAKS = 26  # characters of a formula in a cell; longer ones can be broken at a relation
 SMALLEST = 7  # pt; longer lines are broken
 WIDE_DISPLAY = 62  # characters of a displayed formula that may not fit a line
+EM_OF_A_LINE = 32  # of a displayed formula, in a list within a box
 LISTINGS = r"""\chapter{Listings}\label{book:listings}
 Code of the text, and what it prints. The notebook of a chapter has also its imports, the code of
 its figures and of its checks.
@@ -480,9 +481,10 @@ def _parents(node: Any) -> Iterator[Any]:
 
 
 def _displays(book: Any) -> None:
-    """Break formulas that are too long for a line."""
+    """Break formulas that are too long for a line, and join lines that are short."""
     for block in book.findall(nodes.math_block):
-        source = tex.broken(block.astext(), len(tex.plain(block)), WIDE_DISPLAY)
+        source = tex.joined(block.astext(), EM_OF_A_LINE)
+        source = tex.broken(source, len(tex.plain(block)), WIDE_DISPLAY)
         block[:] = [nodes.Text(source)]
 
 

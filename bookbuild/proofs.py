@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pygments.lexers import get_lexer_by_name
+from pygments.token import Comment, Keyword
+
 from bookbuild import statements
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -191,25 +194,67 @@ def address(theorem: Mapping[str, Any]) -> str:
     return f"../proofs/{Path(theorem['file']).stem}.html#line-{theorem['line']}"
 
 
-def pages_of_sources(root: Path) -> Iterator[tuple[str, str, str]]:
+def pages_of_sources(
+    root: Path, every: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, str, str]]:
     """Yield the page of each file for the site: its name, its title, its text, line by line.
 
-    The title is the file's first comment.
+    The title is the file's first comment. Before a theorem stands a link to what it proves.
+
+    Parameters
+    ----------
+    root : Path
+    every : dict
+        The records of all results, by label; ``formal`` is what `statuses` says of one.
     """
+    proved: dict[tuple[str, int], list[str]] = {}
+    for record in every.values():
+        for theorem in record["formal"]["theorems"] if record["formal"] else []:
+            proved.setdefault((theorem["file"], theorem["line"]), []).append(_link(record))
     for path in sorted((root / "proofs").glob("*.v")):
         source = path.read_text(encoding="utf-8")
         title = re.match(r"\(\*+\s*(.*?)\s*(?:\*\)|\n\n)", source, re.DOTALL)
         words = " ".join(title[1].removeprefix("* ").split()) if title else path.name
-        lines = "\n".join(
-            f'<span id="line-{number}">{html.escape(line, quote=False)}</span>'
-            for number, line in enumerate(source.splitlines(), 1)
+        found = {line: links for (file, line), links in proved.items() if file == path.name}
+        lines = "".join(
+            f'{_for_what(found.get(number, []))}<span id="line-{number}">{line}\n</span>'
+            for number, line in enumerate(_marked(source), 1)
         )
+        links = ", ".join(dict.fromkeys(link for line in sorted(found) for link in found[line]))
+        said = f"Proved here, wholly or in part: {links}." if links else "It serves other files."
         body = (
             f'<h1>{html.escape(words)}</h1><p class="place">Formal proofs in Coq, '
             f"<code>proofs/{path.name}</code></p>"
-            f'<pre class="coq" tabindex="0">{lines}</pre>'
+            f"<p>{said} What each proof covers, and what not, says the page on "
+            '<a href="../back-matter/checks.html">checks</a>.</p>'
+            f'<pre class="coq">{lines}</pre>'
         )
         yield f"proofs/{path.stem}", html.escape(words), body
+
+
+def _link(record: Mapping[str, Any]) -> str:
+    """Return a link from the page of a source to that of a result."""
+    preview = record["place"].replace(".html", "", 1)
+    return (
+        f'<a class="reference internal" href="../{record["page"]}" data-preview="{preview}">'
+        f"{record['name'].replace(' ', chr(0xA0))}</a>"
+    )
+
+
+def _for_what(links: list[str]) -> str:
+    return f'<span class="of">{", ".join(links)}</span>' if links else ""
+
+
+def _marked(source: str) -> list[str]:
+    """Return the lines of a source as HTML, its comments and the words of its sentences marked."""
+    made = ""
+    for kind, text in get_lexer_by_name("coq", stripnl=False, ensurenl=False).get_tokens(source):
+        name = "c1" if kind in Comment else "k" if kind in Keyword.Namespace else ""
+        parts = [html.escape(part, quote=False) for part in text.split("\n")]
+        if name:
+            parts = [f'<span class="{name}">{part}</span>' if part else "" for part in parts]
+        made += "\n".join(parts)
+    return made.removesuffix("\n").split("\n")
 
 
 def accept(folder: Path, label: str, book: dict[str, statements.Statement]) -> None:

@@ -70,6 +70,7 @@ OF_A_PAGE = (
     *("body", "display_toc", "meta", "metatags", "next", "page_source_suffix", "parents", "prev"),
     *("rellinks", "sourcename", "title", "toc"),
 )
+NO_SPACE = "\u200b"  # a line may be broken there, but no word ends
 FILLED_LATER = re.compile(r'<div class="filled-later" data-name="([^"]*)"></div>')
 
 
@@ -133,6 +134,8 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("config-inited", _choose_theme, priority=900)
     app.connect("builder-inited", _drop_other_themes, priority=0)
     app.connect("autodoc-process-docstring", _link_labels)
+    app.connect("autodoc-process-docstring", _join_names, priority=400)  # before Napoleon
+    app.connect("autodoc-skip-member", _skip_fields)
     app.connect("doctree-read", _tidy_boxes)
     app.connect("env-updated", _write_in_parallel)
     app.connect("html-collect-pages", lambda _: PAGES_WITHOUT_SOURCE)
@@ -312,7 +315,8 @@ def _pages_of_results(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
         for page in titles
     }
     parts["filters"] = statement_pages.filters(every, titles)
-    parts["graph"] = graph.words(every) + f'<div class="wide">{graph.svg(every, titles)}</div>'
+    picture = f'<div class="wide graph-picture">{graph.svg(every, titles)}</div>'
+    parts["graph"] = f"<div>{graph.words(every)}{picture}</div>{graph.lists(every, titles)}"
     parts |= collected.living
     for page, context in collected.waiting.items():
         filled = FILLED_LATER.sub(lambda match: parts[match[1]], context["body"])
@@ -340,7 +344,7 @@ def _pages_of_results(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
             "book_of_result": True,
         }
         yield f"s/{label}", context, "page.html"
-    for name, title, body in proofs.pages_of_sources(Path(app.srcdir)):
+    for name, title, body in proofs.pages_of_sources(Path(app.srcdir), every):
         context = {"title": title, "body": body, "book_description": f"{title}. Proofs in Coq."}
         yield name, context, "page.html"
 
@@ -432,6 +436,22 @@ def _link_labels(app: Any, _what: str, _name: str, _object: Any, _options: Any, 
         lines[number] = statements.NAMED.sub(
             lambda match: f":prf:ref:`{match[1]}`" if match[1] in known else match[0], line
         )
+
+
+def _join_names(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: Any) -> None:
+    """Keep the names of attributes that are described together: else one becomes another's type."""
+    start = lines.index("Attributes") if "Attributes" in lines else len(lines)
+    for number, line in enumerate(lines[start:], start):
+        if re.match(r"\w+(, \w+)+ : ", line):
+            names, _, kind = line.partition(" : ")
+            lines[number] = f"{names.replace(', ', f',{NO_SPACE}')} : {kind}"
+
+
+def _skip_fields(
+    _app: Any, _what: str, _name: str, member: Any, _skip: bool, _options: Any
+) -> bool | None:
+    """Leave the fields of a named tuple to its docstring: Python says no more than their number."""
+    return True if type(member).__name__ == "_tuplegetter" else None
 
 
 def _tidy_boxes(_app: Any, doctree: Any) -> None:

@@ -49,6 +49,8 @@ SIGNS |= {sign: f"{{}}^{n}" for n, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸�
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _SPECIAL |= {letter: f"\\{letter}" for letter in "{}$&#%_"}
 _RELATION = re.compile(r"\s*(=|<|>|\\(?:le|ge|leq|geq|approx|sim)\b)")
+_CONTINUES = re.compile(r"\s*&?\s*(?:\\q?quad\s*)*")
+_ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}(.*)\\end\{\1\}", re.DOTALL)
 _LAID_OUT = re.compile(r"\\\\|\\begin|&")
 
 
@@ -106,6 +108,27 @@ def broken(source: str, length: int, longest: int) -> str:
     for line in others:
         lines.append(rf"\\ &{line.lstrip()}" if _RELATION.match(line) else line)
     return "\n".join([r"\begin{aligned}", *lines, r"\end{aligned}"])
+
+
+def joined(source: str, widest: float) -> str:
+    r"""Return a display whose rows are broken by hand with those joined that fit one line.
+
+    Examples
+    --------
+    >>> print(joined(r"\begin{aligned}a&=b\\&\quad+c,\\d&=e\end{aligned}", 20))
+    \begin{aligned}a&=b+c,\\d&=e\end{aligned}
+    >>> print(joined(r"\begin{gathered}a=b,\\c=d\end{gathered}", 20))
+    \begin{gathered}a=b,\qquad c=d\end{gathered}
+    """
+    display = _ENVIRONMENT.fullmatch(source.strip())
+    if not display or r"\begin" in display[2]:
+        return source
+    rows = display[2].split(r"\\")
+    between = r"\qquad " if display[1].startswith("gather") else ""
+    made = ""
+    for number, (row, joins) in enumerate(zip(rows, formulas.joining(source, widest), strict=True)):
+        made += between + _CONTINUES.sub("", row, count=1) if joins else r"\\" * bool(number) + row
+    return rf"\begin{{{display[1]}}}{made}\end{{{display[1]}}}"
 
 
 def _parted(line: str) -> tuple[str, str, str]:

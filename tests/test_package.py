@@ -1,6 +1,9 @@
 """The package's public face is small, and so is what importing it costs."""
 
 import ast
+import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +77,18 @@ def test_every_import_points_downwards():
 def test_an_import_that_points_upwards_is_found(tmp_path, line):
     (tmp_path / "estimate.py").write_text(f"def f():\n    {line}\n")
     assert len(upward_imports(tmp_path)) == 1
+
+
+def test_each_field_of_a_named_tuple_of_the_reference_is_described():
+    """The reference leaves them to the docstring of the class."""
+    described = {}
+    for name in ("estimators", "files", "exact.families", "exact.sequences", "book.verify"):
+        module = importlib.import_module(f"klapprox.{name}")
+        for cls in vars(module).values():
+            own = isinstance(cls, type) and cls.__module__ == module.__name__
+            if own and hasattr(cls, "_fields") and not cls.__name__.startswith("_"):
+                attributes = inspect.getdoc(cls).partition("Attributes\n----------\n")[2]
+                heads = re.findall(r"^(\w[\w, ]*) : ", attributes, re.MULTILINE)
+                described[cls.__name__] = {one for head in heads for one in head.split(", ")}
+                assert described[cls.__name__] == set(cls._fields), cls
+    assert len(described) >= 6

@@ -475,7 +475,13 @@ ESTIMATORS = {
     "k2": Estimator(k2, np.positive, needs_square_of_r=False),
     "k3": Estimator(k3, np.expm1, needs_square_of_r=True),
 }
-"""The estimators by name: the one table that estimates, streams, policies and sequences read."""
+"""The one table of estimators, which estimates, streams, policies and sequences read.
+
+Its entries are instances of `Estimator`, by name. Their derivatives are -1, log r and r - 1; only
+"k3" needs E_q[r²].
+
+:meta hide-value:
+"""
 
 K_LAMBDA = "k_lambda"
 """The name of k_λ with λ from the sample, which is no function of log r alone."""

@@ -23,9 +23,19 @@ _KNOWN = ("log_q", "log_p", "group", "mask")
 
 
 class LogProbabilities(NamedTuple):
-    """Arguments of `klapprox.estimate_kl`; ``mask`` and ``groups`` may be None.
+    """Arguments of `klapprox.estimate_kl`, as a file holds them.
 
-    ``others`` has the scores of the further laws that were asked for.
+    Attributes
+    ----------
+    log_q, log_p : array
+        Log-probabilities of the samples in nats, under the law that generated them and under the
+        other one; for sequences padded, a row a sequence.
+    mask : array of bool or None
+        Where there is a token; None where each entry is a draw.
+    groups : array or None
+        The group that each draw or sequence belongs to, if the file names groups.
+    others : mapping of str to array
+        Scores of the same tokens by the further laws that were asked for.
     """
 
     log_q: NDArray[np.float64]

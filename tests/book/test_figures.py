@@ -149,3 +149,13 @@ def test_lines_of_text_stand_above_the_view_in_their_order():
     heights = [one.to_dict()["encoding"]["y"]["value"] for one in figures.lines("'a'", "'b'")]
     assert heights == sorted(heights)
     assert max(heights) < 0
+
+
+def test_estimators_are_written_as_in_formulas_wherever_a_figure_names_them():
+    figure, axes = figures.new()
+    axes.plot([0, 1], [0, 1], label="k1")
+    axes.set(xlabel="Var(kλ) / $k_3$", title="k2, k10, kl.k1")
+    legend = axes.legend()
+    figures.show(figure)
+    texts = [text.get_text() for text in (*legend.get_texts(), axes.xaxis.label, axes.title)]
+    assert texts == ["$k_1$", r"Var($k_\lambda$) / $k_3$", "$k_2$, k10, kl.k1"]

@@ -155,19 +155,31 @@ def test_links_lead_to_the_line_of_the_theorem():
             assert f" {theorem['name']} " in lines[theorem["line"] - 1].replace(":", " ")
 
 
-def test_each_line_of_a_source_can_be_linked_to():
-    shown = {name: pages.parse(body) for name, _, body in proofs.pages_of_sources(proofs.ROOT)}
+def test_each_line_of_a_source_can_be_linked_to_and_leads_back_to_what_it_proves():
+    every = {
+        label: {"name": f"Result {label}", "page": f"s/{label}.html", "place": f"x.html#{label}"}
+        | {"formal": entry}
+        for label, entry in proofs.statuses(proofs.ROOT).items()
+    }
+    sources = proofs.pages_of_sources(proofs.ROOT, every)
+    shown = {name: pages.parse(body) for name, _, body in sources}
     assert len(shown) == len(list(FOLDER.glob("*.v")))
-    for entry in proofs.statuses(proofs.ROOT).values():
+    for label, entry in proofs.statuses(proofs.ROOT).items():
         for theorem in entry["theorems"]:
             path, _, line = proofs.address(theorem).removeprefix("../").partition(".html#")
             (found,) = shown[path].xpath(f"//span[@id='{line}']")
-            assert theorem["name"] in found.text
+            assert theorem["name"] in found.text_content()
+            assert f"../s/{label}.html" in found.getprevious().xpath("./a/@href")
+            assert f"../s/{label}.html" in shown[path].xpath("./p//a/@href")
+    for path in FOLDER.glob("*.v"):
+        lines = shown[f"proofs/{path.stem}"].xpath("//pre/span[@id]")
+        text = "".join(line.text_content() for line in lines)
+        assert text == path.read_text(encoding="utf-8"), path
 
 
 def test_a_book_without_proofs_has_none(tmp_path):
     assert proofs.statuses(tmp_path) == {}
-    assert list(proofs.pages_of_sources(tmp_path)) == []
+    assert list(proofs.pages_of_sources(tmp_path, {})) == []
 
 
 def test_what_is_proved_in_part_says_so():

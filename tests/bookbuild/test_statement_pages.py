@@ -261,5 +261,11 @@ def test_the_graph_has_a_box_for_each_result_and_a_line_for_each_use():
     assert all(float(x) + graph.WIDTH <= width for x, _ in places)
     assert all(float(y) + graph.HEIGHT <= height for _, y in places)
     assert len(picture.xpath("//text[@class='head']")) == 2, "a chapter without results has none"
+    users = {label: [one for one in every if label in every[one]["uses"]] for label in every}
+    both = {label: known | {"used_by": users[label]} for label, known in every.items()}
+    lists = etree.fromstring(graph.lists(both, {"c/one": "One", "c/none": "-", "c/two": "Two"}))
+    assert [pages.plain(one) for one in lists.iter("summary")] == ["1. One (2)", "2. Two (1)"]
+    assert pages.plain(lists.findall(".//li")[1]).endswith("uses Lemma 1.1; used by Theorem 2.1")
+    assert pages.plain(lists.findall(".//li")[2]) == "Theorem 2.1, C & D: uses Theorem 1.2"
     words = graph.words({k: v | {"used_by": []} for k, v in every.items()})
     assert "3 results, 3 proofs, 2 times" in words

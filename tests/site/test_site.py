@@ -248,6 +248,37 @@ def check_widths(page):
     assert not faults, "\n".join(faults)
 
 
+def check_lines(page):
+    """Lines broken for a phone are joined where they fit with a fifth of the box to spare."""
+    faults = page.evaluate(
+        """root => {
+      const wide = cell => [...cell?.querySelectorAll('math') ?? []]
+        .reduce((sum, e) => sum + e.getBoundingClientRect().width, 0);
+      return [...root.querySelectorAll('.lines .turn[class*=at]')]
+        .filter(e => e.checkVisibility() && !e.closest('td, .preview'))
+        .filter(e => {
+          const cell = e.parentElement, cells = [...cell.parentElement.children];
+          const whole = wide(cell) + wide(cells[cells.indexOf(cell) ^ 1]);
+          return whole < 0.8 * e.closest('.formula').clientWidth;
+        })
+        .map(e => `${e.closest('[id]')?.id}: ${e.closest('.formula').textContent.slice(0, 90)}`);
+    }""",
+        content(page),
+    )
+    assert not faults, "\n".join(faults)
+
+
+def check_printed(page):
+    """What cells print and the sources of proofs fit: the end of no line is behind a scroll."""
+    faults = page.evaluate(
+        """root => [...root.querySelectorAll('.cell_output pre, .printed .wide, pre.coq')]
+          .filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)
+          .map(e => `${e.textContent.slice(0, 90)}: ${e.scrollWidth} px in ${e.clientWidth} px`)""",
+        content(page),
+    )
+    assert not faults, "\n".join(faults)
+
+
 def check_outline(page, described=True):
     """One visible h1, no skipped heading level, a language, a title and a description."""
     levels = page.evaluate(
@@ -403,8 +434,35 @@ def test_formulas_fit(browser, bases, page_path):
         for width in NARROW:
             page.set_viewport_size({"width": width, "height": 800})
             check_widths(page)
+            check_lines(page)
+            check_printed(page)
     finally:
         page.close()
+
+
+# Statements with formulas that are broken by hand for a phone: in a wide window none of these is.
+JOINED = (
+    *("thm-structure", "thm-stein-exponent", "prop-closed-forms"),
+    *("prop-engine-token-weights", "prop-engine-temperature", "thm-truncated-weights"),
+    *("prop-mismatch-size", "thm-gradients-near-reference", "prop-frozen-penalty"),
+    *("cor-prefix-weights", "prop-jensen-shannon", "prop-division-by-length"),
+)
+
+
+def test_what_is_broken_for_a_phone_is_joined_in_a_wide_window(visit, bases, every):
+    chapters = {every[label]["place"].partition("#")[0] for label in JOINED}
+    broken = {}
+    for width, chapter in itertools.product(WIDTHS, chapters):
+        page = visit(bases["file"] + chapter, width).page
+        unfold(page)
+        for label in JOINED:
+            turns = page.locator(f"#{label} .turn")
+            if turns.count():
+                shown = turns.evaluate_all("all => all.filter(e => e.checkVisibility()).length")
+                broken[label, width] = shown
+    assert {label for label, _ in broken} == set(JOINED)
+    assert not any(broken[label, 1280] for label in JOINED)
+    assert sum(broken[label, 390] > 0 for label in JOINED) > len(JOINED) / 2
 
 
 def test_weight(visit, bases, site, page_path):
@@ -491,9 +549,9 @@ def test_accessible(visit, bases, page_path, scheme):
 
 def test_what_scrolls_can_be_reached_and_shows_that_it_goes_on(visit, bases):
     page = visit(f"{bases['file']}chapters/practice.html", 390).page
-    box = page.locator(".cell_output pre").first
+    box = page.locator(".highlight-python:not(.cell *) pre").first
     box.scroll_into_view_if_needed()
-    page.wait_for_selector(".cell_output pre[tabindex='0']")
+    page.wait_for_selector(".highlight-python:not(.cell *) pre[tabindex='0']")
     assert "gradient" in box.evaluate("e => getComputedStyle(e).backgroundImage")
     stops = "all => all.filter(e => e.tabIndex >= 0 && e.scrollWidth <= e.clientWidth + 1).length"
     assert page.eval_on_selector_all(".formula", stops) == 0, "what fits is no stop of the Tab key"
@@ -721,6 +779,36 @@ def test_the_graph_says_what_rests_on_what(visit, bases, every):
     page.wait_for_url("**/s/thm-missing-term.html")
 
 
+def test_on_a_phone_the_graph_is_lists(visit, bases, every):
+    page = visit(f"{bases['file']}back-matter/graph.html", 390).page
+    assert not page.locator(".graph").is_visible()
+    lists = page.locator(".graph-lists li")
+    assert lists.count() == len(every)
+    assert not lists.first.is_visible()
+    page.locator(".graph-lists summary").first.click()
+    assert lists.first.is_visible()
+    record = every["thm-gibbs"]
+    links = page.locator(f".graph-lists li:has(> a:first-child[href$='/{record['page']}'])")
+    found = links.locator("a").evaluate_all("all => all.map(e => e.getAttribute('href'))")
+    labels = ["thm-gibbs", *record["uses"], *record["used_by"]]
+    assert found == [f"../{every[label]['page']}" for label in labels]
+
+
+def test_a_proof_leads_back_to_what_it_proves(visit, bases, every):
+    theorem = every["thm-gibbs"]["formal"]["theorems"][0]
+    place = f"proofs/{theorem['file'].removesuffix('.v')}.html#line-{theorem['line']}"
+    page = visit(bases["file"] + place, 390).page
+    page.click(f".of:has(+ #line-{theorem['line']}) a")
+    page.wait_for_url("**/s/thm-gibbs.html")
+
+
+def test_the_reference_shows_no_raw_values(site):
+    text = (site / "back-matter/reference.html").read_text(encoding="utf-8")
+    assert "klapprox.estimators.ESTIMATORS" in text
+    assert "Alias for field number" not in text
+    assert "&lt;function" not in text
+
+
 def test_pages_and_data_of_results_belong_together(site, every):
     assert {path.stem for path in (site / "s").glob("*.html")} == set(every)
     assert {path.stem for path in (site / "s").glob("*.json")} == set(every)
@@ -773,6 +861,13 @@ PLANTED = [
     ("End.", '<div class="formula" style="width: 9px"><math><mi>wide</mi></math></div>', "widths"),
     ("End.", '<span class="math"><math><mspace width="900px"/></math></span>', "widths"),
     ("End.", '<span class="math"><math><mi>x</mi></math></span>.', "widths"),
+    (
+        "End.",
+        '<div class="formula"><span class="lines"><span><math><mi>x</mi></math></span><span>'
+        '<span class="turn at16"><br></span><math><mi>y</mi></math></span></span></div>',
+        "lines",
+    ),
+    ("<pre ", '<pre class="coq" ', "printed"),
     ("<h2>Two</h2>", "<h1>Two</h1>", "outline"),
     ("<h1>One</h1>", "", "outline"),
     ("<h2>Two</h2>", "<h3>Two</h3>", "outline"),

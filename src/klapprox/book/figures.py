@@ -9,6 +9,7 @@ import copy
 import functools
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,9 @@ LINES = {
 }
 STYLES = {name: {"color": COLOURS[name], "linestyle": LINES[name]} for name in COLOURS}
 
+_ESTIMATOR = re.compile(r"(?<![\w.])k([123λ])\b")  # not klapprox.k3
+_INDEX = {"1": "1", "2": "2", "3": "3", "λ": r"\lambda"}
+
 _RC: dict[Any, Any] = {
     "axes.edgecolor": "#5F6368",
     "axes.grid": True,
@@ -94,8 +98,25 @@ def new(columns: int = 1, *, height: float = 3.4, rows: int = 1, **options: Any)
     return plt.subplots(rows, columns, figsize=(6.2, height), **options)
 
 
+def indexed(text: str) -> str:
+    r"""Return a text of a figure with the estimators written as in formulas, for Matplotlib.
+
+    Examples
+    --------
+    >>> print(indexed("Var(k1) and $k_2$"), indexed("λ of kλ"))
+    Var($k_1$) and $k_2$ λ of $k_\lambda$
+    """
+    outside = text.split("$")
+    outside[::2] = [
+        _ESTIMATOR.sub(lambda found: f"$k_{_INDEX[found[1]]}$", part) for part in outside[::2]
+    ]
+    return "$".join(outside)
+
+
 def show(figure: Any) -> SVG:
     """Return the figure as SVG for display as the last expression of a cell, and close it."""
+    for text in figure.findobj(mpl.text.Text):
+        text.set_text(indexed(text.get_text()))
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)

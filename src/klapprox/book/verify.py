@@ -50,7 +50,15 @@ class VerificationError(AssertionError):
 
 
 class Method(NamedTuple):
-    """How a claim was established: in the words of a report, and as lists of results call it."""
+    """How a claim was established.
+
+    Attributes
+    ----------
+    words : str
+        What a report says, for example "exactly equal".
+    kind : str
+        What lists of results call it, for example "exact".
+    """
 
     words: str
     kind: str

@@ -38,7 +38,13 @@ __all__ = [
 
 
 class CentralMoments(NamedTuple):
-    """Central moments of log r under q, of orders 2, 3 and 4."""
+    """Central moments of log r under q.
+
+    Attributes
+    ----------
+    second, third, fourth : float
+        E_q[(log r - E_q log r)ⁿ] for n = 2, 3 and 4, in natsⁿ; ``second`` is the variance of k1.
+    """
 
     second: float
     third: float

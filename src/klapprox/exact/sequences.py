@@ -24,7 +24,15 @@ Table = NDArray[np.float64]
 
 
 class Moments(NamedTuple):
-    """Mean and variance of an estimate from one sequence, in nats and nats²."""
+    """Mean and variance of an estimate from one sequence.
+
+    Attributes
+    ----------
+    mean : float
+        Expectation in nats.
+    variance : float
+        Variance in nats².
+    """
 
     mean: float
     variance: float
