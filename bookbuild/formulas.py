@@ -22,6 +22,12 @@ PRIMES = frozenset("′″‴")
 OPENING, CLOSING = frozenset("([{⟨⌊⌈"), frozenset(")]}⟩⌋⌉")
 SHORT = 9  # a formula of at most so many characters is not cut
 LONG = 12  # a piece of more characters than this is also cut at its sums
+# Classes for the styles that math-core writes into elements: the page's policy forbids those.
+CLASSES = {
+    "text-align:right;justify-items:end;padding-right:0": "to-right",
+    "text-align:left;justify-items:start;padding-left:0": "to-left",
+    "margin-left:-0.16666667em": "back",  # \!
+}
 
 _NUMBERED = re.compile(r"\\(begin|end)\{(align|gather|equation)\}")
 _NAMED = re.compile(r"&(?!(?:lt|gt|amp|quot);)\w+;")
@@ -40,6 +46,8 @@ def typeset(tex: str, display: bool) -> str:
     ------
     math_core.LatexError
         If the formula is not understood.
+    ValueError
+        If it has a style for which there is no class.
     """
     tex = _NUMBERED.sub(r"\\\1{\2*}", tex).strip()
     if display and r"\\" in tex and r"\begin" not in tex:
@@ -47,6 +55,7 @@ def typeset(tex: str, display: bool) -> str:
     whole = _converter().convert_with_local_state(tex, displaystyle=display)
     root = etree.fromstring(_NAMED.sub(lambda match: html.unescape(match[0]), whole))
     _respace(root)
+    _name_styles(root)
     if len(root) == 1 and root[0].tag in ("mrow", "mstyle"):  # \displaystyle before all
         display = display or root[0].get("displaystyle") == "true"
         root = root[0]
@@ -76,6 +85,15 @@ def _respace(root: Any) -> None:
             whole.extend([row, *index])
     for bar in root.xpath(".//mo[@form='prefix'][text()='|']"):
         bar.set("rspace", "0.1em")
+
+
+def _name_styles(root: Any) -> None:
+    """Put classes, for which there is a style sheet, in the place of styles."""
+    for styled in root.xpath(".//*[@style]"):
+        style = re.sub(r"\s|;$", "", styled.attrib.pop("style"))
+        if style not in CLASSES:
+            raise ValueError(f"{styled.tag} has the style {style}: name it in CLASSES and book.css")
+        styled.set("class", f"{styled.get('class', '')} {CLASSES[style]}".strip())
 
 
 def _parts(children: list[Any]) -> list[list[Any]]:
