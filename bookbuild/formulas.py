@@ -24,8 +24,16 @@ SHORT = 9  # a formula of at most so many characters is not cut
 LONG = 12  # a piece of more characters than this is also cut at its sums
 # Classes for the styles that math-core writes into elements: the page's policy forbids those.
 CLASSES = {
-    "text-align:right;justify-items:end;padding-right:0": "to-right",
-    "text-align:left;justify-items:start;padding-left:0": "to-left",
+    "text-align:right": "to-right",
+    "justify-items:end": "",  # to-right says this, too
+    "text-align:left": "to-left",
+    "justify-items:start": "",
+    "padding-right:0": "close-right",
+    "padding-left:0": "close-left",
+    "padding-left:1em": "apart",
+    "width:100%": "whole",
+    "width:50%": "half",
+    "width:7.5%": "edge",
     "margin-left:-0.16666667em": "back",  # \!
 }
 
@@ -90,10 +98,12 @@ def _respace(root: Any) -> None:
 def _name_styles(root: Any) -> None:
     """Put classes, for which there is a style sheet, in the place of styles."""
     for styled in root.xpath(".//*[@style]"):
-        style = re.sub(r"\s|;$", "", styled.attrib.pop("style"))
-        if style not in CLASSES:
-            raise ValueError(f"{styled.tag} has the style {style}: name it in CLASSES and book.css")
-        styled.set("class", f"{styled.get('class', '')} {CLASSES[style]}".strip())
+        said = re.sub(r"\s", "", styled.attrib.pop("style")).strip(";").split(";")
+        if unknown := [one for one in said if one not in CLASSES]:
+            raise ValueError(
+                f"{styled.tag} has the style {unknown}: add it to CLASSES and book.css"
+            )
+        styled.set("class", " ".join(CLASSES[one] for one in said if CLASSES[one]))
 
 
 def _parts(children: list[Any]) -> list[list[Any]]:

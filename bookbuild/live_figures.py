@@ -9,6 +9,7 @@ nothing more until then, and print and readers without a script have the still p
 import copy
 import hashlib
 import json
+import os
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -123,7 +124,10 @@ def write_renderer(folder: Path, cache: Path) -> None:
         made = vl_convert.javascript_bundle(_SNIPPET, vl_version=VEGA_LITE)
         kept.parent.mkdir(parents=True, exist_ok=True)
         # It is a module, with names like E at its top: a function of its own keeps them in.
-        kept.write_text(f'(function () {{"use strict";\n{made}\n}})();\n', encoding="utf-8")
+        # Whole or not at all: a build that is killed here must not leave half a script to the next.
+        written = kept.with_name(f"{kept.name}.{os.getpid()}")
+        written.write_text(f'(function () {{"use strict";\n{made}\n}})();\n', encoding="utf-8")
+        os.replace(written, kept)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vega.js").write_bytes(kept.read_bytes())
 
