@@ -125,6 +125,14 @@ bench-vocabulary: $(READY_ARRAYS) ## the same for whole vocabularies, against th
 libraries: $(READY_ARRAYS) ## measure what released training libraries do (NEWEST=1: compare with today's releases)
 	@PYTHONPATH=tools $(BIN)/python -m released $(if $(NEWEST),--newest)
 
+.PHONY: licences
+licences: $(READY_ARRAYS) ## the licences of all packages in the locks, held to tools/licences.toml
+	@$(BIN)/python tools/audit.py licences
+
+.PHONY: audit
+audit: $(READY_ARRAYS) ## licences and known vulnerabilities (asks an advisory service; status 3: no answer)
+	@$(BIN)/python tools/audit.py
+
 .PHONY: reports
 reports: $(READY) ## run the targets that check something and keep what they said for the page on checks (ONLY="mutants")
 	@$(BIN)/python -m bookbuild.reports $(ONLY)
@@ -148,9 +156,10 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --no-strip-extras --generate-h
   --no-emit-index-url --no-emit-find-links
 
 .PHONY: lock
-lock: $(READY) ## renew both locks: newest releases that pyproject.toml admits and that are a week old
+lock: $(READY) ## renew the locks: newest releases that pyproject.toml admits and that are a week old
 	@$(LOCK) --all-extras --output-file requirements.lock pyproject.toml
 	@$(LOCK) --constraints requirements.lock --output-file requirements-arrays.lock requirements-arrays.in
+	@$(LOCK) --constraints requirements.lock --output-file requirements-audit.lock requirements-audit.in
 
 .PHONY: clean
 clean: ## delete what the build made; keep the environment

@@ -28,6 +28,7 @@ TARGETS = {
     "test-arrays": "estimators, losses and `identify` in PyTorch, JAX and Dask, gradients included",
     "test-site": "every page in Chromium: formulas, links, search, keyboard, axe, weight",
     "test-pdf": "the PDF has the numbers of the site; the LaTeX of all statements compiles",
+    "licences": "what may be done with each package that a lock names",
     "libraries": "the losses of released training libraries, run and asked what they optimise",
 }
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
