@@ -121,19 +121,28 @@ def mutants(source: str) -> list[Mutant]:
         if isinstance(node, cst.BooleanOperation):
             yield from ((node, node.left), (node, node.right))
         if isinstance(node, cst.BinaryOperation) and not isinstance(node.operator, cst.Power):
-            yield node, node.left.with_changes(lpar=node.lpar, rpar=node.rpar)
+            yield node, node.left
             if isinstance(node.operator, cst.BitAnd | cst.BitOr):
-                yield node, node.right.with_changes(lpar=node.lpar, rpar=node.rpar)
+                yield node, node.right
 
     def line(place: int) -> int:
         return content.count(b"\n", 0, place) + 1
 
     def around(node: Any) -> tuple[int, int]:
-        """Return the first and the last line of the node, or of its statement if that is simple."""
-        while node in parents and not isinstance(node, cst.BaseCompoundStatement):
-            if isinstance(parents[node], cst.SimpleStatementLine | cst.BaseCompoundStatement):
-                break
+        """Return the first and the last line of what is executed with the node.
+
+        That is its statement, the head of an ``if`` or loop, or for a default the function. What
+        is executed once and for all has no lines.
+        """
+        while not isinstance(parents[node], cst.BaseStatement):
             node = parents[node]
+        statement, owner = parents[node], parents.get(parents[node])
+        if isinstance(statement, cst.FunctionDef):
+            node = statement
+        elif isinstance(statement, cst.SimpleStatementLine):
+            node = statement
+            if isinstance(owner, cst.Module) or isinstance(parents[owner], cst.ClassDef):
+                return 0, 0
         return line(spans[node].start), line(spans[node].start + spans[node].length)
 
     def where(node: Any) -> str:
@@ -149,7 +158,11 @@ def mutants(source: str) -> list[Mutant]:
 
     def add(node: Any, old: Any, new: Any) -> None:
         start, length = spans[old].start, spans[old].length
-        text = module.code_for_node(new).strip().encode()
+        outer = len(getattr(old, "lpar", ()))  # they stay: the span is what is within
+        if 0 < outer <= len(new.lpar):
+            new = new.with_changes(lpar=new.lpar[outer:], rpar=new.rpar[outer:])
+        text, whole = module.code_for_node(new).strip().encode(), content[start : start + length]
+        text = whole[: len(whole) - len(whole.lstrip())] + text
         changed = content[:start] + text + content[start + length :]
         first, last = content.rfind(b"\n", 0, start) + 1, content.find(b"\n", start + length)
         before = content[first:last].decode().splitlines()
@@ -166,7 +179,7 @@ def mutants(source: str) -> list[Mutant]:
         seen[name] = seen.get(name, 0) + 1
         if seen[name] > 1:
             name = *name[:2], f"{name[2]} ({seen[name]})"
-        found.append(Mutant(*name, around(node), changed.decode()))
+        found.append(Mutant(*name, around(old), changed.decode()))
 
     class Visitor(cst.CSTVisitor):  # type: ignore[misc]
         def on_visit(self, node: Any) -> bool:
@@ -332,9 +345,8 @@ class _Run:
     ) -> list[Any]:
         """Return the tests that execute a line of the mutant, the fastest first."""
         first, last = mutant.lines
-        lines = range(first, last + 1)
-        names = set[str]().union(*(by_line.get(line, ()) for line in lines))
-        if mutant.where == "module":  # executed when it was imported
+        names = set[str]().union(*(by_line.get(line, ()) for line in range(first, last + 1)))
+        if not first:  # executed when it was imported
             names = {item.nodeid for item in session.items}
         return sorted(
             (item for item in session.items if item.nodeid in names),
@@ -434,8 +446,7 @@ def run(module: Module, processes: int = 2) -> dict[str, list[Mutant]]:
             end = "listed but killed" if end == "killed" else "equivalent"
         found[end].append(mutant)
         if end not in {"killed", "equivalent"}:
-            line = mutant.lines[0]
-            print(f"{module.name}:{line} {mutant.where} | {mutant.old} | {mutant.new} | {end}", flush=True)
+            print(f"{module.name} | {' | '.join(mutant.name)} | {end}", flush=True)
 
     receiver, sender = multiprocessing.Pipe(duplex=False)
     child = os.fork()

@@ -1,6 +1,7 @@
 """The estimators are accurate, keep their promises about kind and dtype, and refuse bad input."""
 
 import math
+import tracemalloc
 from types import ModuleType
 
 import mpmath
@@ -577,3 +578,16 @@ def test_an_unknown_estimator_is_named_with_those_that_there_are():
     names = ", ".join(estimators.ESTIMATORS)
     with pytest.raises(ValueError, match=f"estimator is 'k4'; choose one of {names}"):
         estimators.named("k4")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_k3_of_a_large_array_needs_little_more_than_its_result(dtype):
+    x = np.full(2**19, 0.5, dtype=dtype)
+    for given in (x, x.reshape(2, -1)):
+        tracemalloc.start()
+        try:
+            value = kl.k3(given)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < value.nbytes + 2**20
