@@ -27,10 +27,11 @@ import argparse
 import ast
 import functools
 import importlib
-import importlib.util
+import math
 import multiprocessing
 import os
 import pickle
+import re
 import resource
 import signal
 import sys
@@ -287,8 +288,16 @@ def put(module: ModuleType, source: str) -> None:
 class _Run:
     """A plugin of pytest that runs every mutant instead of the tests."""
 
-    def __init__(self, module: Module, processes: int, report: Callable[[Mutant, str], None]):
+    def __init__(
+        self,
+        module: Module,
+        processes: int,
+        budget: float,
+        where: str,
+        report: Callable[[Mutant, str], None],
+    ):
         self.module, self.processes, self.report = module, processes, report
+        self.budget, self.where = budget, where
         self.failed = ""
         self.stop = self.done = False
 
@@ -311,8 +320,11 @@ class _Run:
                 words = path.read_text(encoding="utf-8") if path.exists() else f"status {status}"
                 raise session.Interrupted(f"the tests fail without a mutant: {words}")
             by_line, durations = pickle.loads(path.read_bytes())
+        seconds = sum(durations.values())
+        print(f"{self.module.name}: {len(durations)} tests, {seconds:.0f} s", flush=True)
         running: dict[int, tuple[Mutant, float]] = {}
         waiting = mutants(self.module.path.read_text(encoding="utf-8"))[::-1]
+        waiting = [mutant for mutant in waiting if re.search(self.where, " | ".join(mutant.name))]
         while waiting or running:
             while waiting and len(running) < self.processes:
                 mutant = waiting.pop()
@@ -348,10 +360,14 @@ class _Run:
         names = set[str]().union(*(by_line.get(line, ()) for line in range(first, last + 1)))
         if not first:  # executed when it was imported
             names = {item.nodeid for item in session.items}
-        return sorted(
-            (item for item in session.items if item.nodeid in names),
-            key=lambda item: durations[item.nodeid],
-        )
+        found, spent = [], 0.0
+        for item in sorted(session.items, key=lambda item: durations[item.nodeid]):
+            if item.nodeid in names:
+                spent += durations[item.nodeid]
+                if found and spent > self.budget:
+                    break
+                found.append(item)
+        return found
 
     def _look(self, session: pytest.Session, path: Path) -> None:
         """Write which tests execute which lines, and how long each takes."""
@@ -414,7 +430,7 @@ def read(path: Path = LIST) -> list[Module]:
     found = []
     for name, files in tests.items():
         source = PACKAGE / f"{name}.py"
-        if missing := [file for file in (source, *files) if not (ROOT / file).exists()]:
+        if missing := [f for f in (source, *files) if not (ROOT / str(f).split("::")[0]).exists()]:
             raise ListError(f"{path.name}: {name}: there is no {missing[0]}")
         equivalent = {}
         for entry in tables.get(name, []):
@@ -434,7 +450,9 @@ def chosen(names: Sequence[str], modules: Sequence[Module]) -> list[Module]:
     return found
 
 
-def run(module: Module, processes: int = 2) -> dict[str, list[Mutant]]:
+def run(
+    module: Module, processes: int = 2, budget: float = math.inf, where: str = ""
+) -> dict[str, list[Mutant]]:
     """Run the mutants of a module; return them by what became of them."""
     found: dict[str, list[Mutant]] = {
         "killed": [], "survives": [], "not covered": [], "equivalent": [], "listed but killed": []
@@ -452,7 +470,7 @@ def run(module: Module, processes: int = 2) -> dict[str, list[Mutant]]:
     child = os.fork()
     if child == 0:
         try:
-            plugin = _Run(module, processes, report)
+            plugin = _Run(module, processes, budget, where, report)
             options = ["-s", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
             pytest.main([*options, *module.tests], [plugin])
             if plugin.done:
@@ -473,6 +491,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run the mutants of the package.")
     parser.add_argument("names", nargs="*", help="modules, or folders of modules; all without any")
     parser.add_argument("--processes", type=int, default=2, help="at a time (%(default)s)")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=math.inf,
+        help="seconds of tests a mutant, the fastest: to look, not to be sure (%(default)s)",
+    )
+    parser.add_argument(
+        "--where", default="", help="only mutants whose function and lines match this expression"
+    )
     parser.add_argument("--count", action="store_true", help="only count the mutants")
     arguments = parser.parse_args()
     total = dict.fromkeys(("mutants", "killed", "equivalent", "faults"), 0)
@@ -482,9 +509,9 @@ def main() -> int:
                 print(module.name, len(mutants(module.path.read_text(encoding="utf-8"))))
                 continue
             start = time.monotonic()
-            found = run(module, arguments.processes)
+            found = run(module, arguments.processes, arguments.budget, arguments.where)
             seen = {mutant.name for some in found.values() for mutant in some}
-            gone = [name for name in module.equivalent if name not in seen]
+            gone = [name for name in module.equivalent if name not in seen and not arguments.where]
             for name in gone:
                 print(f"{module.name} {' | '.join(name)} | listed but gone", flush=True)
             count = {end: len(some) for end, some in found.items()}
