@@ -18,8 +18,8 @@ can tell from the module, each with its reason::
     reason = "why the function is the same"
 
 The tests are collected once, and run once to see which of them executes which line. Then each
-mutant is put into a fork of that process, which runs the tests that execute the line, the fastest
-first, and ends at the first failure. A mutant that is not killed and not listed is a fault of the
+mutant is put into a fork of that process, which runs the tests that execute the line, and ends
+at the first failure. A mutant that is not killed and not listed is a fault of the
 tests; one that is listed and killed, or gone, is a fault of the list.
 """
 
@@ -176,11 +176,12 @@ def mutants(source: str) -> list[Mutant]:
             ast.parse(changed)
         except SyntaxError:
             return
-        name = where(node), *(" ".join(map(str.strip, lines)) for lines in (before, after))
+        one, other = (" ".join(map(str.strip, lines)) for lines in (before, after))
+        name = where(node), one, other
         seen[name] = seen.get(name, 0) + 1
         if seen[name] > 1:
-            name = *name[:2], f"{name[2]} ({seen[name]})"
-        found.append(Mutant(*name, around(old), changed.decode()))
+            other += f" ({seen[name]})"
+        found.append(Mutant(where(node), one, other, around(old), changed.decode()))
 
     class Visitor(cst.CSTVisitor):  # type: ignore[misc]
         def on_visit(self, node: Any) -> bool:
@@ -333,7 +334,7 @@ class _Run:
                     self.report(mutant, "not covered")
                     continue
                 seconds = 20 + 5 * sum(durations[item.nodeid] for item in chosen)
-                child = _fork(lambda m=mutant, c=chosen, s=seconds: self._mutate(m, c, s))
+                child = _fork(functools.partial(self._mutate, mutant, chosen, seconds))
                 running[child] = mutant, time.monotonic() + 4 * seconds
             if not running:
                 continue
@@ -355,17 +356,26 @@ class _Run:
         by_line: Mapping[int, set[str]],
         durations: Mapping[str, float],
     ) -> list[Any]:
-        """Return the tests that execute a line of the mutant, the fastest first."""
+        """Return the tests that execute a line of the mutant.
+
+        Of every function the fastest case, then the second of each: another case of a test that
+        has passed seldom says something else.
+        """
         first, last = mutant.lines
         names = set[str]().union(*(by_line.get(line, ()) for line in range(first, last + 1)))
         if not first:  # executed when it was imported
             names = {item.nodeid for item in session.items}
-        found, spent = [], 0.0
+        rank: dict[str, int] = {}
+        order = list[tuple[int, float, int, Any]]()
         for item in sorted(session.items, key=lambda item: durations[item.nodeid]):
             if item.nodeid in names:
-                spent += durations[item.nodeid]
-                if found and spent > self.budget:
-                    break
+                function = item.nodeid.split("[")[0]
+                rank[function] = rank.get(function, -1) + 1
+                order.append((rank[function], durations[item.nodeid], len(order), item))
+        found, spent = list[Any](), 0.0
+        for _, seconds, _, item in sorted(order):
+            spent += seconds
+            if not found or spent <= self.budget:
                 found.append(item)
         return found
 
@@ -373,7 +383,9 @@ class _Run:
         """Write which tests execute which lines, and how long each takes."""
         import coverage
 
-        watched = coverage.Coverage(data_file=None, config_file=False, include=[str(self.module.path)])
+        watched = coverage.Coverage(
+            data_file=None, config_file=False, include=[str(self.module.path)]
+        )
         durations = dict[str, float]()
         watched.start()
         for item, after in zip(session.items, [*session.items[1:], None], strict=True):
@@ -455,7 +467,11 @@ def run(
 ) -> dict[str, list[Mutant]]:
     """Run the mutants of a module; return them by what became of them."""
     found: dict[str, list[Mutant]] = {
-        "killed": [], "survives": [], "not covered": [], "equivalent": [], "listed but killed": []
+        "killed": [],
+        "survives": [],
+        "not covered": [],
+        "equivalent": [],
+        "listed but killed": [],
     }
 
     def report(mutant: Mutant, end: str) -> None:

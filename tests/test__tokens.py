@@ -23,7 +23,7 @@ def weights(level, off_policy):
     return ratio if level == "token" else np.cumprod(ratio, axis=1)
 
 
-def credits(level, off_policy, max_weight=None, clamp=None):
+def credits_of(level, off_policy, max_weight=None, clamp=None):
     how = How(level, max_weight, clamp)
     given = Tokens(LOG_PI, LOG_REF, LOG_OLD if off_policy else None, MASK)
     x, log_w, _ = ratios(np, how, given)
@@ -43,7 +43,7 @@ def test_a_token_answers_for_its_own_k1_or_for_all_to_come(level, off_policy, bo
     for row, t in np.argwhere(MASK):
         last = t + 1 if level == "token" else LOG_PI.shape[1]
         wanted[row, t] = sum((w * k1)[row, u] for u in range(t, last) if MASK[row, u])
-    found = credits(level, off_policy, bound, clamp)
+    found = credits_of(level, off_policy, bound, clamp)
     np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-15)
 
 

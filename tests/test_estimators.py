@@ -586,13 +586,17 @@ def test_two_numbers_have_the_wider_dtype():
         assert abs(number) == 2.0999999046325684 - 1.1
 
 
-@pytest.mark.parametrize(("bad", "words"), [(np.nan, "log_p holds NaN"), (np.inf, r"log_p is \+inf")])
+@pytest.mark.parametrize(
+    ("bad", "words"), [(np.nan, "log_p holds NaN"), (np.inf, r"log_p is \+inf")]
+)
 def test_beside_a_number_too_an_array_of_any_library_is_looked_at(bad, words):
     with pytest.raises(ValueError, match=f"^{words}"):
         kl.log_ratio(-1.0, OtherArray([-1.0, bad]))
 
 
-@pytest.mark.parametrize(("bad", "words"), [(np.nan, "log_r holds NaN"), (np.inf, r"log_r is \+inf")])
+@pytest.mark.parametrize(
+    ("bad", "words"), [(np.nan, "log_r holds NaN"), (np.inf, r"log_r is \+inf")]
+)
 def test_a_log_ratio_of_any_library_is_looked_at(bad, words):
     assert kl.k1(OtherArray([-1.0, -np.inf])).values.tolist() == [1.0, np.inf]
     with pytest.raises(ValueError, match=f"^{words}"):
@@ -604,7 +608,7 @@ def test_a_number_is_refused_beside_an_array_that_cannot_be_looked_at(monkeypatc
         raise TypeError("as jax.jit answers")
 
     monkeypatch.setattr(OTHER, "any", traced)
-    with pytest.raises(ValueError, match="^log_q holds NaN"):
+    with pytest.raises(ValueError, match=r"^log_q holds NaN"):
         kl.log_ratio(np.nan, OtherArray([-1.0]))
     assert kl.log_ratio(-1.0, OtherArray([-2.0])).values.tolist() == [-1.0]
 
@@ -634,10 +638,10 @@ def test_an_unknown_estimator_is_named_with_those_that_there_are():
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_k3_of_a_large_array_needs_little_more_than_its_result(dtype):
     x = np.full(2**19, 0.5, dtype=dtype)
-    for given in (x, x.reshape(2, -1)):
+    for array in (x, x.reshape(2, -1)):
         tracemalloc.start()
         try:
-            value = kl.k3(given)
+            value = kl.k3(array)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
