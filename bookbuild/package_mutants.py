@@ -87,6 +87,7 @@ class Module(NamedTuple):
 
     name: str
     path: Path
+    imported: str
     tests: list[str]
     equivalent: dict[tuple[str, str, str], str]
 
@@ -405,8 +406,7 @@ class _Run:
         """Run the tests with the mutant; the exit status tells what they said."""
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
         self.stop = True
-        name = ".".join(("klapprox", *self.module.name.split("/")))
-        put(importlib.import_module(name), mutant.source)
+        put(importlib.import_module(self.module.imported), mutant.source)
         for item, after in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
 
@@ -449,7 +449,8 @@ def read(path: Path = LIST) -> list[Module]:
             if set(entry) != _KEYS or not entry["reason"].strip():
                 raise ListError(f"{path.name}: {name}: {entry} needs {', '.join(sorted(_KEYS))}")
             equivalent[entry["where"], entry["old"], entry["new"]] = entry["reason"]
-        found.append(Module(name, source, files, equivalent))
+        imported = f"klapprox.{name.replace('/', '.')}".removesuffix(".__init__")
+        found.append(Module(name, source, imported, files, equivalent))
     return found
 
 

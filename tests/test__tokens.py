@@ -70,3 +70,18 @@ def test_without_weights_the_evidence_is_nothing_but_what_a_clamp_hides():
 def test_k1_of_the_tokens_is_that_of_the_estimators():
     x, _, _ = ratios(np, How("token", None, None), Tokens(LOG_PI, LOG_REF, None, MASK))
     np.testing.assert_array_equal(kl.k1(x)[MASK], (LOG_PI - LOG_REF)[MASK])
+
+
+class Tracked:
+    """An array that carries a gradient until it is detached."""
+
+    def __init__(self, fixed=False):
+        self.fixed = fixed
+
+    def detach(self):
+        return Tracked(fixed=True)
+
+
+def test_fixed_arrays_carry_no_gradient_and_what_is_missing_stays_missing():
+    fixed = Tokens(Tracked(), Tracked(), None, Tracked()).fixed()
+    assert [z if z is None else z.fixed for z in fixed] == [True, True, None, True]
