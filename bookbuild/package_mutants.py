@@ -517,6 +517,7 @@ def main() -> int:
     parser.add_argument(
         "--where", default="", help="only mutants whose function and lines match this expression"
     )
+    parser.add_argument("--tests", nargs="+", help="instead of those that the list names")
     parser.add_argument("--count", action="store_true", help="only count the mutants")
     arguments = parser.parse_args()
     total = dict.fromkeys(("mutants", "killed", "equivalent", "faults"), 0)
@@ -526,6 +527,7 @@ def main() -> int:
                 print(module.name, len(mutants(module.path.read_text(encoding="utf-8"))))
                 continue
             start = time.monotonic()
+            module = module._replace(tests=arguments.tests or module.tests)
             found = run(module, arguments.processes, arguments.budget, arguments.where)
             seen = {mutant.name for some in found.values() for mutant in some}
             gone = [name for name in module.equivalent if name not in seen and not arguments.where]

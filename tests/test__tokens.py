@@ -23,11 +23,12 @@ def weights(level, off_policy):
     return ratio if level == "token" else np.cumprod(ratio, axis=1)
 
 
-def credits_of(level, off_policy, max_weight=None, clamp=None):
+def credits_of(level, off_policy, max_weight=None, clamp=None, shape=LOG_PI.shape):
     how = How(level, max_weight, clamp)
-    given = Tokens(LOG_PI, LOG_REF, LOG_OLD if off_policy else None, MASK)
+    log_pi, log_ref, log_old, mask = (z.reshape(shape) for z in (LOG_PI, LOG_REF, LOG_OLD, MASK))
+    given = Tokens(log_pi, log_ref, log_old if off_policy else None, mask)
     x, log_w, _ = ratios(np, how, given)
-    return token_credits(np, how, x, log_w, MASK)
+    return token_credits(np, how, x, log_w, mask).reshape(LOG_PI.shape)
 
 
 @pytest.mark.parametrize("off_policy", [False, True])
@@ -43,8 +44,9 @@ def test_a_token_answers_for_its_own_k1_or_for_all_to_come(level, off_policy, bo
     for row, t in np.argwhere(MASK):
         last = t + 1 if level == "token" else LOG_PI.shape[1]
         wanted[row, t] = sum((w * k1)[row, u] for u in range(t, last) if MASK[row, u])
-    found = credits_of(level, off_policy, bound, clamp)
-    np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-15)
+    for shape in ((4, 5), (2, 2, 5)):  # the tokens are on the last axis
+        found = credits_of(level, off_policy, bound, clamp, shape)
+        np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("clamp", [None, 0.4])
@@ -61,6 +63,9 @@ def test_without_weights_the_evidence_is_nothing_but_what_a_clamp_hides():
     given = Tokens(LOG_PI, LOG_REF, None, MASK)
     assert ratios(np, How("sequence", None, None), given)[2] is None
     np.testing.assert_array_equal(ratios(np, How("sequence", None, 0.4), given)[2], np.zeros(4))
+    given = Tokens(*(z if z is None else z.reshape(2, 2, 5) for z in given))
+    assert ratios(np, How("sequence", None, 0.4), given)[2].shape == (2, 2)
+    given = Tokens(LOG_PI, LOG_REF, None, MASK)
     infinite = given._replace(log_ref=np.where([[0, 0, 0, 0, 1]], -np.inf, LOG_REF))
     with np.errstate(invalid="ignore"):
         hidden = ratios(np, How("sequence", None, 0.4), infinite)[2]

@@ -241,7 +241,8 @@ def test_mutants_are_run_through_the_tests_that_execute_them(tmp_path):
     )
     tests = tmp_path / "test_small_.py"
     tests.write_text(
-        "from small_ import larger\n\n\ndef test_it():\n    assert larger(1, 2) == larger(2, 1) == 2\n"
+        "from small_ import larger\n\n\n"
+        "def test_it():\n    assert larger(1, 2) == larger(2, 1) == 2\n"
     )
     same = ("larger", "return a if a > b else b", "return a if a >= b else b")
     wrong = ("larger", "return a if a > b else b", "return a if (a > b) and False else b")
