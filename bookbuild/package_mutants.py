@@ -198,52 +198,58 @@ def mutants(source: str) -> list[Mutant]:
     return sorted(found, key=lambda mutant: mutant.lines)
 
 
-def graft(old: Any, new: Any) -> Any:
+def graft(old: Any, new: Any, met: set[int] | None = None) -> Any:
     """Make an object of the module do what the mutant's does, wherever it is held; return it.
 
     Functions get the other code and classes the other methods, so that whoever has imported them
-    has the mutant. Where that cannot be the new object is returned.
+    has the mutant. Where that cannot be the new object is returned. What was ``met`` is done, or
+    being done: classes hold methods that hold the class.
     """
+    met = set() if met is None else met
+    if id(old) in met:
+        return old
     if isinstance(old, FunctionType) and isinstance(new, FunctionType):
         cells, others = old.__closure__ or (), new.__closure__ or ()
         if old.__code__.co_freevars != new.__code__.co_freevars:
             return new
+        met.add(id(old))
         for name, cell, other in zip(old.__code__.co_freevars, cells, others, strict=True):
             if name != "__class__":
-                _graft_cell(cell, other)
+                _graft_cell(cell, other, met)
         old.__code__, old.__defaults__ = new.__code__, new.__defaults__
         old.__kwdefaults__ = new.__kwdefaults__
         return old
     if isinstance(old, type) and isinstance(new, type):
+        met.add(id(old))
         for name, value in vars(new).items():
             if name in {"__dict__", "__weakref__", "__module__", "__doc__", "__annotations__"}:
                 continue
             mine = vars(old).get(name)
-            kept = graft(mine, value)
+            kept = graft(mine, value, met)
             if kept is not mine:
                 setattr(old, name, kept)
         return old
     if isinstance(old, staticmethod | classmethod) and type(old) is type(new):
-        kept = graft(old.__func__, new.__func__)
+        kept = graft(old.__func__, new.__func__, met)
         return old if kept is old.__func__ else new
     if isinstance(old, property) and isinstance(new, property):
-        kept = graft(old.fget, new.fget)
+        kept = graft(old.fget, new.fget, met)
         return old if kept is old.fget else new
     if isinstance(old, functools.cached_property) and isinstance(new, functools.cached_property):
-        old.func = graft(old.func, new.func)
+        old.func = graft(old.func, new.func, met)
         return old
     if hasattr(old, "cache_clear") and hasattr(new, "cache_clear"):
-        kept = graft(old.__wrapped__, new.__wrapped__)
+        kept = graft(old.__wrapped__, new.__wrapped__, met)
         old.cache_clear()
         return old if kept is old.__wrapped__ else new
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [key for key in old if key not in new]:
             del old[key]
         for key, value in new.items():
-            old[key] = graft(old.get(key), value)
+            old[key] = graft(old.get(key), value, met)
         return old
     if isinstance(old, tuple) and type(old) is type(new) and len(old) == len(new):
-        both = [graft(a, b) for a, b in zip(old, new, strict=True)]
+        both = [graft(a, b, met) for a, b in zip(old, new, strict=True)]
         if all(a is b for a, b in zip(both, old, strict=True)):
             return old
         return type(old)(*both) if hasattr(old, "_fields") else tuple(both)
@@ -252,9 +258,9 @@ def graft(old: Any, new: Any) -> Any:
     return new
 
 
-def _graft_cell(cell: Any, other: Any) -> None:
+def _graft_cell(cell: Any, other: Any, met: set[int]) -> None:
     try:
-        cell.cell_contents = graft(cell.cell_contents, other.cell_contents)
+        cell.cell_contents = graft(cell.cell_contents, other.cell_contents, met)
     except ValueError:  # an empty one
         return
 
@@ -388,6 +394,8 @@ class _Run:
             data_file=None, config_file=False, include=[str(self.module.path)]
         )
         durations = dict[str, float]()
+        # The module as it is, put in place like a mutant: that alone must not fail a test.
+        put(importlib.import_module(self.module.imported), self.module.path.read_text("utf-8"))
         watched.start()
         for item, after in zip(session.items, [*session.items[1:], None], strict=True):
             watched.switch_context(item.nodeid)

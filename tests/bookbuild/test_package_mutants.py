@@ -75,6 +75,7 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path, old, new, words):
 
 SOURCE = """
 import functools
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 LIMIT = 3
@@ -124,6 +125,15 @@ class Law(Base):
 class Pair(NamedTuple):
     a: int
     b: int = 5
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float = 6.0
+    y: list = field(default_factory=list)
+
+    def larger(self):
+        return self.x + 7
 """
 
 
@@ -150,6 +160,8 @@ CHANGES = [
     ("return 3", "return 9", lambda m, held: held["Law"].fixed(), 3, 9),
     ("return 4", "return 9", lambda m, held: held["Law"]().kept, 4, 9),
     ("b: int = 5", "b: int = 6", lambda m, held: held["Pair"](1).b, 5, 6),
+    ("x: float = 6.0", "x: float = 8.0", lambda m, held: held["Point"]().x, 6.0, 8.0),
+    ("self.x + 7", "self.x - 7", lambda m, held: held["Point"]().larger(), 13.0, -1.0),
 ]
 
 
@@ -162,6 +174,18 @@ def test_a_module_becomes_its_mutant_for_whoever_has_imported_from_it(
     assert SOURCE.count(old) == 1
     put(module, SOURCE.replace(old, new))
     assert call(module, held) == after
+
+
+def test_a_module_that_is_put_in_its_own_place_is_what_it_was(module):
+    held = dict(vars(module))
+    point, law, pair = held["Point"](1.0), held["Law"](), held["Pair"](1)
+    put(module, SOURCE)
+    assert point == module.Point(1.0) == held["Point"](1.0)
+    assert hash(module.Pair(1)) == hash(pair)
+    assert isinstance(module.Law(), held["Law"])
+    assert (law.value(), law.half, law.kept, held["made"](1)) == (2, 2, 4, 11)
+    with pytest.raises(AttributeError, match="cannot assign"):
+        point.x = 2.0
 
 
 def test_a_constant_that_another_module_has_is_replaced_there(module, monkeypatch):
