@@ -867,7 +867,7 @@ PLANTED = [
         '<span class="turn at16"><br></span><math><mi>y</mi></math></span></span></div>',
         "lines",
     ),
-    ("<pre ", '<pre class="coq" ', "printed"),
+    ("End.", '<pre class="coq" style="width: 9px">wide</pre>', "printed"),
     ("<h2>Two</h2>", "<h1>Two</h1>", "outline"),
     ("<h1>One</h1>", "", "outline"),
     ("<h2>Two</h2>", "<h3>Two</h3>", "outline"),
