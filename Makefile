@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_ARRAYS := $(VENV)/.ready-arrays
+MUTMUT := $(VENV)/mutmut
 SITE := _build/html
 NOTEBOOKS := $(wildcard chapters/*.ipynb back-matter/*.ipynb)
 CHAPTER ?= k1
@@ -21,7 +22,7 @@ export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
 	@echo "  One chapter: make chapter CHAPTER=k1. Another Python: make PYTHON=python3.12 book."
 
 $(READY): requirements.lock pyproject.toml tools/bootstrap.py
@@ -31,6 +32,13 @@ $(READY): requirements.lock pyproject.toml tools/bootstrap.py
 # PyTorch, JAX and Dask go into the same environment; the other targets do the same with and without them.
 $(READY_ARRAYS): $(READY) requirements-arrays.lock requirements-torch.txt
 	@$(PYTHON) tools/bootstrap.py $(VENV) arrays
+
+# Beside the environment, not in it: all that is needed of mutmut are its changes of code.
+$(MUTMUT)/.ready: $(READY) requirements-mutants.lock
+	@rm -rf $(MUTMUT)
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes \
+	  --target $(MUTMUT) --requirement requirements-mutants.lock
+	@touch $@
 
 .PHONY: install
 install: $(READY) ## create the environment in .venv (the other targets do it when needed)
@@ -79,6 +87,10 @@ proofs-mutants: $(READY) ## show that changed formal statements do not compile w
 mutants: $(READY) ## run the false neighbours of all statements through their checks (ONLY="k1 thm-gibbs")
 	@$(BIN)/python -m bookbuild.mutants $(ONLY)
 
+.PHONY: mutants-package
+mutants-package: $(READY_ARRAYS) $(MUTMUT)/.ready ## change the package in small ways: its tests notice (ONLY="losses exact")
+	@PYTHONPATH=$(MUTMUT) $(BIN)/python -m bookbuild.package_mutants $(ONLY)
+
 .PHONY: lighthouse
 lighthouse: book ## what Lighthouse says of three pages on a simulated phone (needs Node; not part of the tests)
 	@$(BIN)/python tools/lighthouse.py $(SITE)
@@ -125,6 +137,14 @@ bench-vocabulary: $(READY_ARRAYS) ## the same for whole vocabularies, against th
 libraries: $(READY_ARRAYS) ## measure what released training libraries do (NEWEST=1: compare with today's releases)
 	@PYTHONPATH=tools $(BIN)/python -m released $(if $(NEWEST),--newest)
 
+.PHONY: licences
+licences: $(READY_ARRAYS) ## the licences of all packages in the locks, held to tools/licences.toml
+	@$(BIN)/python tools/audit.py licences
+
+.PHONY: audit
+audit: $(READY_ARRAYS) ## licences and known vulnerabilities (asks an advisory service; status 3: no answer)
+	@$(BIN)/python tools/audit.py
+
 .PHONY: reports
 reports: $(READY) ## run the targets that check something and keep what they said for the page on checks (ONLY="mutants")
 	@$(BIN)/python -m bookbuild.reports $(ONLY)
@@ -148,9 +168,11 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --no-strip-extras --generate-h
   --no-emit-index-url --no-emit-find-links
 
 .PHONY: lock
-lock: $(READY) ## renew both locks: newest releases that pyproject.toml admits and that are a week old
+lock: $(READY) ## renew the locks: newest releases that pyproject.toml admits and that are a week old
 	@$(LOCK) --all-extras --output-file requirements.lock pyproject.toml
 	@$(LOCK) --constraints requirements.lock --output-file requirements-arrays.lock requirements-arrays.in
+	@$(LOCK) --constraints requirements.lock --output-file requirements-audit.lock requirements-audit.in
+	@$(LOCK) --no-deps --output-file requirements-mutants.lock requirements-mutants.in
 
 .PHONY: clean
 clean: ## delete what the build made; keep the environment

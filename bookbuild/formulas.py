@@ -24,6 +24,20 @@ PRIMES = frozenset("′″‴")
 OPENING, CLOSING = frozenset("([{⟨⌊⌈"), frozenset(")]}⟩⌋⌉")
 SHORT = 9  # a formula of at most so many characters is not cut
 LONG = 12  # a piece of more characters than this is also cut at its sums
+# Classes for the styles that math-core writes into elements: the page's policy forbids those.
+CLASSES = {
+    "text-align:right": "to-right",
+    "justify-items:end": "",  # to-right says this, too
+    "text-align:left": "to-left",
+    "justify-items:start": "",
+    "padding-right:0": "close-right",
+    "padding-left:0": "close-left",
+    "padding-left:1em": "apart",
+    "width:100%": "whole",
+    "width:50%": "half",
+    "width:7.5%": "edge",
+    "margin-left:-0.16666667em": "back",  # \!
+}
 
 _NUMBERED = re.compile(r"\\(begin|end)\{(align|gather|equation)\}")
 _NAMED = re.compile(r"&(?!(?:lt|gt|amp|quot);)\w+;")
@@ -42,6 +56,8 @@ def typeset(tex: str, display: bool) -> str:
     ------
     math_core.LatexError
         If the formula is not understood.
+    ValueError
+        If it has a style for which there is no class.
     """
     root = _tree(tex, display)
     lines = formula_lines.of_table(root[0]) if display and _is_table(root) else None
@@ -65,6 +81,7 @@ def _tree(tex: str, display: bool) -> Any:
     whole = _converter().convert_with_local_state(tex, displaystyle=display)
     root = etree.fromstring(_NAMED.sub(lambda match: html.unescape(match[0]), whole))
     _respace(root)
+    _name_styles(root)
     return root
 
 
@@ -104,6 +121,17 @@ def _respace(root: Any) -> None:
             whole.extend([row, *index])
     for bar in root.xpath(".//mo[@form='prefix'][text()='|']"):
         bar.set("rspace", "0.1em")
+
+
+def _name_styles(root: Any) -> None:
+    """Put classes, for which there is a style sheet, in the place of styles."""
+    for styled in root.xpath(".//*[@style]"):
+        said = re.sub(r"\s", "", styled.attrib.pop("style")).strip(";").split(";")
+        if unknown := [one for one in said if one not in CLASSES]:
+            raise ValueError(
+                f"{styled.tag} has the style {unknown}: add it to CLASSES and book.css"
+            )
+        styled.set("class", " ".join(CLASSES[one] for one in said if CLASSES[one]))
 
 
 def _parts(children: list[Any]) -> list[list[Any]]:

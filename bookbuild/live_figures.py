@@ -9,6 +9,7 @@ nothing more until then, and print and readers without a script have the still p
 import copy
 import hashlib
 import json
+import os
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -59,7 +60,10 @@ def attach(tree: Any, specs: dict[str, dict[str, Any]]) -> None:
         (figure,) = cell.xpath(".//figure")
         (image,) = figure.xpath(".//img")
         caption = figure.findall("figcaption")
-        place = E.DIV(image, E.CLASS("drawing"), style=f"min-height: {image.get('height')}px")
+        # As tall as the picture at its full width; the page's policy forbids to say it in a style.
+        strut = E.E("svg", E.CLASS("strut"), width="0", height=image.get("height"))
+        strut.set("aria-hidden", "true")
+        place = E.DIV(image, strut, E.CLASS("drawing"))
         said = E.P(E.CLASS("said"), role="status")
         figure[:] = [place, controls(spec), said, *caption]
         figure.set("class", "living")
@@ -120,7 +124,10 @@ def write_renderer(folder: Path, cache: Path) -> None:
         made = vl_convert.javascript_bundle(_SNIPPET, vl_version=VEGA_LITE)
         kept.parent.mkdir(parents=True, exist_ok=True)
         # It is a module, with names like E at its top: a function of its own keeps them in.
-        kept.write_text(f'(function () {{"use strict";\n{made}\n}})();\n', encoding="utf-8")
+        # Whole or not at all: a build that is killed here must not leave half a script to the next.
+        written = kept.with_name(f"{kept.name}.{os.getpid()}")
+        written.write_text(f'(function () {{"use strict";\n{made}\n}})();\n', encoding="utf-8")
+        os.replace(written, kept)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vega.js").write_bytes(kept.read_bytes())
 

@@ -8,21 +8,28 @@ missing: numbers of other chapters, and statements there, whose labels stand in 
 import sys
 from pathlib import Path
 
-from bookbuild.make_site import HERE, JUPYTER_BOOK, BuildError, run
+from bookbuild.make_site import HERE, JUPYTER_BOOK, BuildError, alone, run, said_by_system
 
 
 def main(name: str, root: Path = HERE.parents[1]) -> int:
     """Build a page and print where it is; return the exit code."""
     build = root / "_build" / "page"
-    build.mkdir(parents=True, exist_ok=True)
     toc = build / "_toc.yml"
-    toc.write_text(f"format: jb-book\nroot: {name}\n", encoding="utf-8")
     where = ["--all", "--toc", str(toc), "--path-output", str(build)]
     try:
-        run([JUPYTER_BOOK, "build", ".", "-q", *where], root, build)
+        build.mkdir(parents=True, exist_ok=True)
+        with alone(build):
+            toc.write_text(f"format: jb-book\nroot: {name}\n", encoding="utf-8")
+            run([JUPYTER_BOOK, "build", ".", "-q", *where], root, build)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(said_by_system(str(error), build) or f"The build failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
     print(f"The page alone, without other pages' numbers: {build / '_build/html' / name}.html")
     return 0
 

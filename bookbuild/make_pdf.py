@@ -48,6 +48,10 @@ def main(arguments: list[str]) -> int:
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        said = make_site.said_by_system(str(error), build)
+        print(said or f"The PDF was not made: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
@@ -70,6 +74,8 @@ def _said(command: list[str]) -> str:
 
 def make(root: Path, build: Path) -> Path:
     """Make the PDF anew and return its path."""
+    for leftover in build.glob(".pdf-*"):  # of a build that was killed
+        shutil.rmtree(leftover)
     new = Path(tempfile.mkdtemp(prefix=".pdf-", dir=build))
     try:
         print("Writing LaTeX.", flush=True)

@@ -128,7 +128,8 @@ def run_sphinx(root: Path, new: Path) -> Path:
     except BuildError:
         # Sphinx does not say it well when a notebook is none.
         notebooks = [str(path) for path in root.rglob("*.ipynb") if not hidden(path, root)]
-        run([str(HERE.with_name("notebooks.py")), "--check", *notebooks], root, new)
+        if notebooks:
+            run([str(HERE.with_name("notebooks.py")), "--check", *notebooks], root, new)
         raise
     return new / "_build" / "html"
 

@@ -199,7 +199,7 @@ def _changed_in_place(source: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class _Use:
+class Use:
     """What a cell does with global names; what it reads of its own making does not count."""
 
     stored: set[str] = field(default_factory=set)
@@ -207,7 +207,8 @@ class _Use:
     read_later: set[str] = field(default_factory=set)  # by functions
 
     @classmethod
-    def of(cls, source: str) -> "_Use":
+    def of(cls, source: str) -> "Use":
+        """Return what a cell does."""
         use = cls()
         use._look_at(compile(source, "cell", "exec"), use.read)
         for name in _changed_in_place(source):
@@ -233,7 +234,7 @@ def needed(sources: list[str], target: int) -> list[int]:
     What a function reads is looked for before the function, and behind it if it is not there. The
     check then runs once as it is: that shows whether these cells are enough.
     """
-    uses = [_Use.of(source) for source in sources[: target + 1]]
+    uses = [Use.of(source) for source in sources[: target + 1]]
     found: set[int] = set()
     waiting = [target]
     while waiting:

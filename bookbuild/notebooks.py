@@ -6,6 +6,7 @@ cells instead, for the spelling check; ``--check`` only says which files cannot 
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -101,8 +102,17 @@ def execute(path: Path, limit: float = LIMIT) -> str:
         raise NotebookError(f"{path}: a cell failed.\n{error}") from error
     # Whole or not at all, should this be interrupted.
     written = path.with_name(f".{path.name}.new")
-    nbformat.write(normalised(notebook), written)
-    os.replace(written, path)
+    try:
+        with open(written, "w", encoding="utf-8") as file:
+            nbformat.write(normalised(notebook), file)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk may tell only now
+        os.replace(written, path)
+    except OSError as error:
+        raise NotebookError(f"{path} could not be stored ({error}); it is as it was.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            written.unlink(missing_ok=True)
     return str(path)
 
 

@@ -84,7 +84,7 @@ def _configure(_app: Any, config: Any) -> None:
         "makeindex": "",
         "fncychap": "",
         "fontpkg": "",
-        "figure_align": "htbp",
+        "figure_align": "H",  # a float would stand within the statement that follows
         "extraclassoptions": "openany,twoside",
         "passoptionstopackages": r"\PassOptionsToPackage{svgnames}{xcolor}",
         "sphinxsetup": "hmargin={32mm,32mm},vmargin={30mm,32mm},verbatimwithframe=false,"
@@ -424,7 +424,8 @@ def _unbreakable(entry: Any) -> float:
     lengths = [0.0]
     for text in entry.findall(nodes.Text):
         if isinstance(text.parent, nodes.math):
-            lengths.append(1.2 * min(len(tex.plain(text.parent)), BREAKS))
+            shown = tex.plain(text.parent)
+            lengths.append(1.2 * min(len(shown) + 2 * shown.count("∑"), BREAKS))
         else:
             code = isinstance(text.parent, nodes.literal)  # may be broken behind "_" alone
             words = re.split("[ \n_]" if code else "[ \n/]|(?<!\\d)-", text)

@@ -23,11 +23,13 @@ KEPT = Path("back-matter", "reports.json")
 TARGETS = {
     "test": "package, guards of the book, every notebook run again, all claims turned false",
     "mutants": "false neighbours of the statements, each run through its check",
+    "mutants-package": "small changes of the package, each run through the tests that execute it",
     "proofs": "the formal proofs compile and rest on nothing that is not listed",
     "proofs-mutants": "formal statements that were changed do not compile with their proofs",
     "test-arrays": "estimators, losses and `identify` in PyTorch, JAX and Dask, gradients included",
     "test-site": "every page in Chromium: formulas, links, search, keyboard, axe, weight",
     "test-pdf": "the PDF has the numbers of the site; the LaTeX of all statements compiles",
+    "licences": "what may be done with each package that a lock names",
     "libraries": "the losses of released training libraries, run and asked what they optimise",
 }
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")

@@ -4,15 +4,18 @@ They take paths, so that `test_rules` can hold them to copies with planted fault
 """
 
 import ast
+import json
 import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from lxml import etree
 
 from bookbuild import statements
 from klapprox.book import verify
+from klapprox.book.figures import LIVE_MIME
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted([*ROOT.glob("chapters/*.ipynb"), *ROOT.glob("back-matter/*.ipynb")])
@@ -24,6 +27,9 @@ _NOT_PROSE = re.compile(r"\{[\w:]+\}`[^`]*`|`[^`]*`|\]\([^)]*\)")
 # Decimal numbers of the prose that are not results of the book, by notebook.
 EXPLAINED = {"k3-control-variates.ipynb": {"8.9": "the section of a cited book"}}
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
+# What an output may be. HTML and JavaScript would run in whatever shows the notebook.
+OUTPUTS = frozenset({"text/plain", "image/svg+xml", verify.MIME_TYPE, LIVE_MIME})
+_CODE = re.compile(r"(?i)<(script|iframe|object|embed)\b|\bjavascript:|<[^>]*\son\w+\s*=")
 _LOCAL_PATH = re.compile(r"(/home/|/root/|/tmp/|/Users/|[A-Z]:\\\\)")
 
 
@@ -32,10 +38,12 @@ def notebook_faults(path: Path) -> list[str]:
     faults = []
     executed = 0
     for number, cell in enumerate(statements.cells(path)):
+        where = f"{path.name}, cell {number}"
         if cell["cell_type"] != "code":
+            if _CODE.search(cell["source"]):
+                faults.append(f"{where}: code that would run in the page")
             continue
         executed += 1
-        where = f"{path.name}, cell {number}"
         source, tags = cell["source"], cell["metadata"].get("tags", [])
         if cell["execution_count"] != executed:
             faults.append(f"{where}: execution count {cell['execution_count']}, not {executed}")
@@ -67,6 +75,30 @@ def _output_faults(output: dict[str, Any]) -> list[str]:
         faults.append("a path of this machine in an output")
     if "image/png" in data:
         faults.append("a PNG, which nbval does not compare; use figures.show")
+    kinds = sorted(data.keys() - OUTPUTS - {"image/png"})
+    faults += [f"{kind}, which may bring code or be fetched from elsewhere" for kind in kinds]
+    if "image/svg+xml" in data:
+        faults += _svg_faults("".join(data["image/svg+xml"]))
+    if LIVE_MIME in data:
+        text = re.sub(r'"\$schema": "[^"]*"', "", json.dumps(data[LIVE_MIME]))
+        if "://" in text or re.search(r'"(url|href|loader)":', text):
+            faults.append("a living figure that asks for something elsewhere")
+    return faults
+
+
+def _svg_faults(svg: str) -> list[str]:
+    """Return what in a picture is code or lies elsewhere."""
+    faults = []
+    if re.search(r"url\(\s*['\"]?(?!#)|@import|<\?xml-stylesheet", svg):
+        faults.append("a picture that asks for something elsewhere")
+    for element in etree.fromstring(svg.encode()).iter(etree.Element):
+        name = etree.QName(element).localname
+        if name in ("script", "foreignObject", "iframe"):
+            faults.append(f"<{name}> in a picture")
+        for key, value in element.attrib.items():
+            key = etree.QName(key).localname
+            if key.startswith("on") or (key == "href" and not value.startswith("#")):
+                faults.append(f"{key} of <{name}> in a picture: {value}")
     return faults
 
 

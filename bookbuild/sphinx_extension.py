@@ -9,9 +9,11 @@ Then each result gets a page of its own. ``label`` in a docstring of the package
 import html
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,23 @@ KEPT = {
 }
 PAGES_WITHOUT_SOURCE: list[Any] = [("search", {}, "search.html"), ("404", {}, "404.html")]
 MADE_HERE = ("s/", "proofs/")  # folders of pages that have no source of their own
+# What a page that is filled later needs of its context; Sphinx gives the rest once more.
+OF_A_PAGE = (
+    *("body", "display_toc", "meta", "metatags", "next", "page_source_suffix", "parents", "prev"),
+    *("rellinks", "sourcename", "title", "toc"),
+)
 NO_SPACE = "\u200b"  # a line may be broken there, but no word ends
 FILLED_LATER = re.compile(r'<div class="filled-later" data-name="([^"]*)"></div>')
+
+
+@dataclass
+class Collected:
+    """What the pages have that others show: entries of the search, results, figures as HTML."""
+
+    entries: list[Any] = field(default_factory=list)
+    fragments: statement_pages.Fragments = field(default_factory=statement_pages.Fragments)
+    living: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, dict[str, Any]] = field(default_factory=dict)  # contexts, by page
 
 
 class AllResults(SphinxDirective):
@@ -120,11 +137,12 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", _join_names, priority=400)  # before Napoleon
     app.connect("autodoc-skip-member", _skip_fields)
     app.connect("doctree-read", _tidy_boxes)
+    app.connect("env-updated", _write_in_parallel)
     app.connect("html-collect-pages", lambda _: PAGES_WITHOUT_SOURCE)
     app.connect("html-collect-pages", _pages_of_results)
     app.connect("html-page-context", _finish_page, priority=950)
     app.connect("build-finished", _write_what_was_collected)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": False}
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _choose_theme(app: Any, config: Any) -> None:
@@ -134,11 +152,7 @@ def _choose_theme(app: Any, config: Any) -> None:
     config.html_math_renderer = "mathml"
     config.version = config.release = klapprox.__version__
     config.project = config.html_title  # Jupyter Book gives the title of the book to HTML only
-    app.book_entries = []
-    app.book_fragments = statement_pages.Fragments()
-    app.book_waiting = {}  # contexts of the pages that show parts of others
     app.book_records = {}
-    app.book_living = {}  # figures as HTML
     app.book_contents_beside = ""
 
 
@@ -153,6 +167,11 @@ def _drop_other_themes(app: Any) -> None:
     app.builder.search = False  # the book has an index of its own
 
 
+def _write_in_parallel(app: Any, _environment: Any) -> None:
+    """Let several processes write pages. One reads them: Sphinx hangs if one of several fails."""
+    app.parallel = 2 * (os.cpu_count() or 1)  # with more than there are cores, shares are alike
+
+
 def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any) -> None:
     """Finish the text of a page, collect from it, and give the template what it shows around it."""
     context["book_archive"] = archive.NAME
@@ -162,16 +181,17 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
     context["book_metadata"] = []
     if "body" not in context:
         return
-    if FILLED_LATER.search(context["body"]) and page not in app.book_waiting:
-        app.book_waiting[page] = dict(context)
-        return
     if page.startswith(MADE_HERE):
         _describe(app, page, context, context["book_description"])
         return
+    if FILLED_LATER.search(context["body"]):
+        _keep(app, page, Collected(waiting={page: {name: context[name] for name in OF_A_PAGE}}))
+        return
+    collected = Collected()
     tree = pages.parse(context["body"])
     source = Path(app.env.doc2path(page))
     pages.finish(tree, _reports(source), lambda address: _size(app, address))
-    _enliven(app, tree, source)
+    _enliven(app, tree, source, collected)
     context["book_living"] = bool(tree.xpath("//figure[@data-living]"))
     boxes = {}
     if _is_whole(app):
@@ -179,7 +199,7 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
         proved = {label: record["formal"] for label, record in _records(app).items()}
         statement_pages.name_results(tree, known)
         statement_pages.note_formal(tree, proved)
-        statement_pages.collect(tree, page, known, app.book_fragments)
+        statement_pages.collect(tree, page, known, collected.fragments)
         boxes = _cite_boxes(app, page)
     context["body"] = pages.render(tree)
     context["book_sections"] = pages.sections(context["toc"]) if context["display_toc"] else ""
@@ -190,7 +210,8 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
     description = pages.description(tree) or f"{title} of “{app.config.project}”"
     _describe(app, page, context, description)
     chapter = title if page != app.config.root_doc else "Front page"
-    app.book_entries += pages.entries(tree, page, chapter)
+    collected.entries = list(pages.entries(tree, page, chapter))
+    _keep(app, page, collected)
     shown = json.dumps(pages.previews(tree) | boxes, ensure_ascii=False, sort_keys=True)
     folder = Path(app.outdir, "_static/previews")
     folder.mkdir(parents=True, exist_ok=True)
@@ -199,7 +220,28 @@ def _finish_page(app: Any, page: str, _template: str, context: Any, doctree: Any
     )
 
 
-def _enliven(app: Any, tree: Any, source: Path) -> None:
+def _keep(app: Any, page: str, collected: Collected) -> None:
+    """Keep what was collected from a page in a file: pages are written by several processes."""
+    path = Path(app.doctreedir, "collected", f"{page.replace('/', '-')}.pickle")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(collected))
+
+
+def _collected(app: Any) -> Collected:
+    """Return what was collected from all pages written up to now."""
+    every = Collected()
+    for path in sorted(Path(app.doctreedir, "collected").glob("*.pickle")):
+        found = pickle.loads(path.read_bytes())
+        every.entries += found.entries
+        every.fragments.results |= found.fragments.results
+        every.fragments.exercises |= found.fragments.exercises
+        every.fragments.functions |= found.fragments.functions
+        every.living |= found.living
+        every.waiting |= found.waiting
+    return every
+
+
+def _enliven(app: Any, tree: Any, source: Path, collected: Collected) -> None:
     """Make the living figures of a chapter live, and keep them for other pages."""
     specs = live_figures.specifications(source)
     live_figures.attach(tree, specs)
@@ -208,7 +250,7 @@ def _enliven(app: Any, tree: Any, source: Path) -> None:
         live_figures.write_renderer(folder, Path(app.srcdir, "_build"))
     for name, spec in specs.items():
         (folder / f"{name}.js").write_text(live_figures.script(name, spec), encoding="utf-8")
-    app.book_living |= live_figures.copied(tree)
+    collected.living = live_figures.copied(tree)
 
 
 def _contents(app: Any, page: str, context: Any) -> str:
@@ -264,7 +306,8 @@ def _pages_of_results(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Yield the pages that show parts of the chapters, which are written now."""
     if not _is_whole(app):
         return
-    every, fragments = _records(app), app.book_fragments
+    every, collected = _records(app), _collected(app)
+    fragments = collected.fragments
     paths = results.chapters(Path(app.srcdir))
     titles = {page: statements.title(path) for page, path in paths.items()}
     parts = {
@@ -274,8 +317,8 @@ def _pages_of_results(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
     parts["filters"] = statement_pages.filters(every, titles)
     picture = f'<div class="wide graph-picture">{graph.svg(every, titles)}</div>'
     parts["graph"] = f"<div>{graph.words(every)}{picture}</div>{graph.lists(every, titles)}"
-    parts |= app.book_living
-    for page, context in app.book_waiting.items():
+    parts |= collected.living
+    for page, context in collected.waiting.items():
         filled = FILLED_LATER.sub(lambda match: parts[match[1]], context["body"])
         script = "" if page == app.config.root_doc else "results.js"
         yield page, context | {"body": filled, "book_script": script}, "page.html"
@@ -362,7 +405,7 @@ def _write_what_was_collected(app: Any, failure: Any) -> None:
     if failure or app.builder.format != "html":
         return
     site = Path(app.outdir)
-    index = json.dumps(app.book_entries, ensure_ascii=False, sort_keys=True)
+    index = json.dumps(_collected(app).entries, ensure_ascii=False, sort_keys=True)
     static = site / "_static"
     (static / "search-index.js").write_text(f"window.searchEntries = {index};\n", encoding="utf-8")
     for path in (site / "_images").glob("*.svg"):

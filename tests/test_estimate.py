@@ -543,3 +543,20 @@ def test_what_rounding_adds_is_told(dtype, noise):
     assert any("Rounding of the log-prob" in text for text in quiet(*rounded).warnings)
     assert not any("Rounding" in text for text in quiet(*rounded, estimator="k1").warnings)
     assert not any("Rounding" in text for text in quiet(*close).warnings)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 1.5, -0.5, math.nan])
+def test_a_confidence_is_strictly_between_0_and_1(confidence):
+    for call in (
+        lambda: kl.estimate_kl(*shifted(0.5), confidence=confidence),
+        lambda: kl.stream_kl([shifted(0.5)]).estimate(confidence=confidence),
+    ):
+        with pytest.raises(ValueError, match=r"^confidence is .*between 0 and 1"):
+            call()
+
+
+def test_where_the_error_overflows_the_interval_is_the_whole_line():
+    result = quiet(np.full(3, -1.0), np.array([499.0, -1.0, -1.0]))
+    assert result.value == pytest.approx(math.exp(500) / 3, rel=1e-12)
+    assert result.standard_error == math.inf
+    assert result.interval == (-math.inf, math.inf)

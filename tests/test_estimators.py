@@ -1,6 +1,7 @@
 """The estimators are accurate, keep their promises about kind and dtype, and refuse bad input."""
 
 import math
+import tracemalloc
 from types import ModuleType
 
 import mpmath
@@ -528,6 +529,15 @@ class OtherArray:
 
     __hash__ = None
 
+    def __lt__(self, other):
+        return OtherArray(self.values < other)
+
+    def __invert__(self):
+        return OtherArray(~self.values)
+
+    def __neg__(self):
+        return OtherArray(-self.values)
+
     def __sub__(self, other):
         return OtherArray(self.values - getattr(other, "values", other))
 
@@ -562,6 +572,52 @@ def test_arrays_of_two_libraries_do_not_mix():
         kl.log_ratio(OtherArray([-1.0]), np.array([-1.0]))
     with pytest.raises(TypeError, match=r"^log_q is an array of .*numpy and log_p of other"):
         kl.log_ratio(np.array([-1.0]), OtherArray([-1.0]))
+    # An array without axes is one of its library and no number.
+    with pytest.raises(TypeError, match=r"^log_q is an array of other and log_p of .*numpy"):
+        kl.log_ratio(OtherArray(-1.0), np.array([-1.0]))
+    with pytest.raises(TypeError, match=r"^log_q is an array of .*numpy and log_p of other"):
+        kl.log_ratio(np.array([-1.0]), OtherArray(-1.0))
+
+
+def test_two_numbers_have_the_wider_dtype():
+    wide, narrow = np.float64(-1.1), np.float32(-2.1)
+    for number in (kl.log_ratio(wide, narrow), kl.log_ratio(narrow, wide)):
+        assert number.dtype == np.float64
+        assert abs(number) == 2.0999999046325684 - 1.1
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"), [(np.nan, "log_p holds NaN"), (np.inf, r"log_p is \+inf")]
+)
+def test_beside_a_number_too_an_array_of_any_library_is_looked_at(bad, words):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        kl.log_ratio(-1.0, OtherArray([-1.0, bad]))
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"), [(np.nan, "log_r holds NaN"), (np.inf, r"log_r is \+inf")]
+)
+def test_a_log_ratio_of_any_library_is_looked_at(bad, words):
+    assert kl.k1(OtherArray([-1.0, -np.inf])).values.tolist() == [1.0, np.inf]
+    with pytest.raises(ValueError, match=f"^{words}"):
+        kl.k1(OtherArray([-1.0, bad]))
+
+
+def test_a_number_is_refused_beside_an_array_that_cannot_be_looked_at(monkeypatch):
+    def traced(values):
+        raise TypeError("as jax.jit answers")
+
+    monkeypatch.setattr(OTHER, "any", traced)
+    with pytest.raises(ValueError, match=r"^log_q holds NaN"):
+        kl.log_ratio(np.nan, OtherArray([-1.0]))
+    assert kl.log_ratio(-1.0, OtherArray([-2.0])).values.tolist() == [-1.0]
+
+
+def test_scores_of_one_library_are_looked_at_once(monkeypatch):
+    looks = []
+    monkeypatch.setattr(estimators, "seen", lambda xp, number: looks.append(xp) or int(number()))
+    kl.log_ratio(np.zeros(2), np.zeros(2))
+    assert len(looks) == 1
 
 
 @pytest.mark.parametrize("name", estimators.ESTIMATORS)
@@ -577,3 +633,39 @@ def test_an_unknown_estimator_is_named_with_those_that_there_are():
     names = ", ".join(estimators.ESTIMATORS)
     with pytest.raises(ValueError, match=f"estimator is 'k4'; choose one of {names}"):
         estimators.named("k4")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_k3_of_a_large_array_needs_little_more_than_its_result(dtype):
+    x = np.full(2**19, 0.5, dtype=dtype)
+    for array in (x, x.reshape(2, -1)):
+        tracemalloc.start()
+        try:
+            value = kl.k3(array)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < value.nbytes + 2**20
+
+
+def test_a_check_of_values_makes_no_copy():
+    x = np.zeros(2**19, dtype=np.float32)
+    tracemalloc.start()
+    try:
+        estimators._checked(x, True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < x.nbytes / 8
+
+
+def test_every_name_of_the_table_leads_to_its_entry():
+    for name, entry in estimators.ESTIMATORS.items():
+        assert estimators.named(name) is entry
+
+
+@with_coefficient
+@pytest.mark.parametrize("kind", [int, float, np.float64, np.float32, np.float16])
+def test_a_coefficient_may_be_any_real_number(name, function, kind):
+    x = np.array([-0.5, 0.25])
+    np.testing.assert_array_equal(function(x, kind(2)), function(x, 2.0))

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from bookbuild import rules
 
 LOCKS = ["requirements.lock", "requirements-arrays.lock"]
+LOCK_OF_AUDITOR = "requirements-audit.lock"
 
 
 def pins(*names):
@@ -99,7 +100,7 @@ def test_the_locks_agree():
         assert arrays[name][1] <= base[name][1], name
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, LOCK_OF_AUDITOR])
 def test_every_pin_has_a_hash_and_no_lock_names_a_host(name):
     lock = (rules.ROOT / name).read_text(encoding="utf-8")
     assert "://" not in lock
@@ -278,6 +279,17 @@ def spoil_hash(project, monkeypatch):
     lock.write_text(re.sub(r"sha256:\w", "sha256:0", lock.read_text()))
 
 
+def take_hash(project, monkeypatch):
+    lock = project / "requirements.lock"
+    first, *rest = lock.read_text().splitlines()
+    lock.write_text("\n".join([first.split(" --hash")[0], *rest]))
+
+
+def weaken_hash(project, monkeypatch):
+    lock = project / "requirements.lock"
+    lock.write_text(re.sub(r"sha256:\w+", f"md5:{'0' * 32}", lock.read_text()))
+
+
 def take_away(project, monkeypatch):
     (project.parent / "index/bb-1.0-py3-none-any.whl").unlink()
 
@@ -317,6 +329,8 @@ def misspell(project, monkeypatch):
 
 FAILURES = {
     spoil_hash: bootstrap.HASH,
+    take_hash: "a line has no hash, see above, and without one nothing is installed.",
+    weaken_hash: "This failed; the lines above say why.",
     take_away: "does not have bb==1.0, or not for Python",
     disconnect: bootstrap.NO_NETWORK,
     disconnect_and_retry: bootstrap.NO_NETWORK,
@@ -334,7 +348,18 @@ def test_a_failed_step_says_what_failed(project, monkeypatch, capfd, failure):
     command += ["--target", str(project / "target"), "-r", str(project / "requirements.lock")]
     sentence = bootstrap.run(command, "This", "here")
     assert FAILURES[failure] in sentence
+    assert not (project / "target").exists()
     assert capfd.readouterr().err.strip(), "what pip says is shown as well"
+
+
+@pytest.mark.parametrize("spoil", [spoil_hash, take_hash])
+def test_an_installation_without_the_right_hash_is_refused(project, monkeypatch, spoil):
+    spoil(project, monkeypatch)
+    code, said = install(project)
+    assert code == 1
+    assert "hash" in said.splitlines()[-1]
+    assert versions(project) == {}
+    assert not (project / ".venv/.ready").exists()
 
 
 def test_the_sentence_of_a_failed_step_is_the_last_line(project, monkeypatch):

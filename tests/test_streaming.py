@@ -266,3 +266,11 @@ def test_zeros_of_p_are_counted_in_a_stream():
     stream = kl.stream_kl([(LOG_Q, np.where(X > 2, -np.inf, LOG_P))])
     with pytest.warns(kl.KLWarning, match=f"p.x. = 0 at {np.sum(X > 2)} of the samples"):
         assert stream.estimate().value == math.inf
+
+
+def test_an_impossible_ratio_is_told_by_a_stream_as_by_the_batch():
+    log_r = np.array([0.1, -0.2, 30.0, 0.3, -0.1])
+    found = quiet(kl.stream_kl((np.full(len(x), -40.0), x - 40) for x in (log_r[:2], log_r[2:])))
+    bound = found.diagnostics.max_log_ratio_bound
+    assert bound == pytest.approx(5 * math.exp(-30), rel=1e-12)  # lem-log-ratio-tail
+    assert any("this has probability below 5e-13" in text for text in found.warnings)

@@ -28,6 +28,10 @@ HASH = (
     "again. If it differs again, a mirror, a proxy or pip's cache changes files: empty the cache "
     "with `%s -m pip cache purge`, or ask who runs the mirror." % sys.executable
 )
+NO_HASH = (
+    "%s: a line has no hash, see above, and without one nothing is installed. make lock writes the "
+    "locks, with hashes; get the stored one back with git checkout -- %s"
+)
 NO_NETWORK = (
     "There is no network, or the package index does not answer. Connect (behind a proxy, set "
     "HTTPS_PROXY) and run make again; what has come is kept."
@@ -83,6 +87,8 @@ def what_failed(said, step, target):
         return READ_ONLY % target
     if "DO NOT MATCH THE HASHES" in said:
         return HASH
+    if re.search(r"Hashes are required in --require-hashes mode", said):
+        return NO_HASH % (step, "requirements*.lock")
     # Without a network pip says, too, that there is no such version: the log tells the two apart.
     if re.search(
         r"connection error: |Max retries exceeded|Read timed out|NewConnectionError|"

@@ -1,5 +1,6 @@
 """A notebook that is none, never ends, or kills its kernel: a sentence within seconds."""
 
+import errno
 import json
 import os
 import shutil
@@ -96,6 +97,26 @@ def test_a_kernel_that_dies_is_noticed(notebook):
     assert code == 1
     assert f"{path}: its kernel died" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("step", ["write", "replace"])
+def test_a_disk_that_takes_no_notebook_leaves_the_old_one(notebook, monkeypatch, code, step):
+    path = notebook("a = 1")
+    stored = path.read_bytes()
+
+    def refused(*arguments):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(notebooks.NotebookClient, "execute", lambda client: None)
+    if step == "write":
+        monkeypatch.setattr(notebooks.nbformat, "write", refused)
+    else:
+        monkeypatch.setattr(notebooks.os, "replace", refused)
+    with pytest.raises(notebooks.NotebookError, match=r"could not be stored .*it is as it was"):
+        notebooks.execute(path)
+    assert path.read_bytes() == stored
+    assert [*path.parent.iterdir()] == [path], "nothing half-written is left"
 
 
 def test_a_cell_that_fails_is_shown_with_its_file(notebook):

@@ -1,6 +1,7 @@
 """Formulas as MathML: what is set, where a line may be broken, which letters the font has."""
 
 import re
+from pathlib import Path
 
 import pytest
 from fontTools.ttLib import TTFont
@@ -42,6 +43,23 @@ def test_displays_are_displays():
     assert 'displaystyle="true"' in formulas.typeset(r"\sum_i x_i", True)
     assert formulas.typeset(r"a\\b", True).count("<mtr>") == 2
     assert formulas.typeset(r"\begin{align}a&=b\\c&=d\end{align}", True).count("<mtr>") == 2
+
+
+def test_styles_become_classes_that_the_style_sheet_has():
+    tex = r"\begin{align*}a&=\!b\\c&=\begin{cases}1&d\\0&e\end{cases}\end{align*}"
+    found = formulas.typeset(tex, True) + formulas.typeset(
+        r"\begin{multline*}a\\b\end{multline*}", True
+    )
+    assert " style=" not in found
+    css = (Path(formulas.__file__).parent / "theme/static/book.css").read_text(encoding="utf-8")
+    used = {name for names in re.findall(r'class="([^"]+)"', found) for name in names.split()}
+    assert used == set(formulas.CLASSES.values()) - {""}
+    assert [name for name in used if not re.search(rf"\bm\w+\.{name} \{{", css)] == []
+
+
+def test_a_style_without_a_class_is_refused():
+    with pytest.raises(ValueError, match="add it to CLASSES"):
+        formulas.typeset(r"\color{red}a", False)
 
 
 def test_a_display_is_broken_before_implications():

@@ -137,6 +137,23 @@ def test_vega_is_made_once_and_keeps_its_names_to_itself(tmp_path, monkeypatch):
     assert text == (tmp_path / "one" / "vega.js").read_text(encoding="utf-8")
 
 
+def test_vega_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(live_figures.vl_convert, "javascript_bundle", lambda *_, **__: "made()")
+    write_text = Path.write_text
+
+    def killed(path, text, **options):
+        write_text(path, text[: len(text) // 2], **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        live_figures.write_renderer(tmp_path / "one", tmp_path / "kept")
+    monkeypatch.setattr(Path, "write_text", write_text)
+    live_figures.write_renderer(tmp_path / "two", tmp_path / "kept")
+    text = (tmp_path / "two" / "vega.js").read_text(encoding="utf-8")
+    assert text.endswith("made()\n})();\n")
+
+
 def test_the_style_sheet_has_the_colours_of_figures():
     sheet = (ROOT / "bookbuild/theme/static/book.css").read_text(encoding="utf-8")
     (block,) = re.findall(r"^\.living \{(.*?)\}", sheet, re.MULTILINE | re.DOTALL)

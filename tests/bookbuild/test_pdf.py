@@ -1,5 +1,6 @@
 """The tree of the book as it goes on paper, without TeX: a tiny book through Sphinx's LaTeX."""
 
+import errno
 import json
 import os
 import re
@@ -318,6 +319,22 @@ def test_a_pdf_that_fails_leaves_the_old_one_and_its_own_latex(tmp_path, monkeyp
         with pytest.raises(make_site.BuildError, match=r"The LaTeX is in .*pdf-failed"):
             make_pdf.make(tmp_path, build)
         assert {path.name for path in build.iterdir()} == {"pdf", "pdf-failed"}
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [(errno.ENOSPC, "No space is left on the disk"), (errno.EROFS, "cannot be written")],
+)
+def test_a_disk_that_takes_no_pdf_is_named(tmp_path, monkeypatch, capsys, code, sentence):
+    def run(command, root, new):
+        raise OSError(code, os.strerror(code), str(new))
+
+    monkeypatch.setattr(make_pdf, "missing_parts", list)
+    monkeypatch.setattr(make_site, "run", run)
+    (tmp_path / "_build/.pdf-killed").mkdir(parents=True)
+    assert make_pdf.main([str(tmp_path)]) == 1
+    assert sentence in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "_build").iterdir()] == [".lock"]
 
 
 def test_every_sign_of_the_book_outside_formulas_is_known_to_tex():

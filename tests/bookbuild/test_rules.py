@@ -78,6 +78,19 @@ def test_the_untouched_copy_is_clean(copy):
             ),
             "PNG",
         ),
+        *(
+            (lambda cell, d=data: cell["outputs"].append({"output_type": "display_data"} | d), said)
+            for data, said in [
+                ({"data": {"text/html": "<b>a</b>"}}, "text/html, which may bring code"),
+                ({"data": {"application/javascript": "f()"}}, "application/javascript"),
+                ({"data": {"image/svg+xml": "<svg><script>f()</script></svg>"}}, "<script> in a"),
+                ({"data": {"image/svg+xml": "<svg onload='f()'/>"}}, "onload of <svg>"),
+                ({"data": {"image/svg+xml": "<svg><image href='//x/y'/></svg>"}}, "href of <image"),
+                ({"data": {"image/svg+xml": "<svg style='fill: url(//x)'/>"}}, "elsewhere"),
+                ({"data": {rules.LIVE_MIME: {"data": {"url": "d.json"}}}}, "elsewhere"),
+                ({"data": {rules.LIVE_MIME: {"title": "see http://x"}}}, "elsewhere"),
+            ]
+        ),
     ],
 )
 def test_a_fault_in_a_cell_is_found(copy, plant, found):
@@ -85,6 +98,16 @@ def test_a_fault_in_a_cell_is_found(copy, plant, found):
     plant(code(cells))
     faults = rules.notebook_faults(store())
     assert any(found in fault for fault in faults), faults
+
+
+@pytest.mark.parametrize(
+    "text", ["<script src='//x/y.js'></script>", "[a](javascript:f())", "<b onclick = 'f()'>a</b>"]
+)
+def test_code_in_a_text_cell_is_found(copy, text):
+    cells, store = copy
+    cells[0]["source"] += f"\n\n{text}\n"
+    (fault,) = rules.notebook_faults(store())
+    assert "code that would run in the page" in fault
 
 
 def test_an_emptied_notebook_is_found(copy):

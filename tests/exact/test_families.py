@@ -363,3 +363,20 @@ def test_sampled_estimators_have_the_exact_means(q, p):
         value = estimator(log_r)
         spread = value.std() if variance is None else math.sqrt(variance)
         assert abs(value.mean() - centre) < 5 * spread / math.sqrt(size)
+
+
+@pytest.mark.parametrize(
+    ("law", "points"),
+    [
+        (Exponential(2.0), [-0.1, -3.0]),
+        (Gamma(2.0, 1.0), [-0.1, -3.0]),
+        (Beta(2.0, 3.0), [-0.1, 1.1, 7.0]),
+        (Beta(0.5, 0.5), [-0.1, 1.1]),
+        (Poisson(2.0), [-1.0, 0.5]),
+        (Geometric(0.5), [-1.0, 0.5]),
+        (Bernoulli(0.5), [-1.0, 0.5, 2.0]),
+    ],
+    ids=str,
+)
+def test_off_the_support_the_log_density_is_minus_infinity(law, points):
+    assert law.log_density(points).tolist() == [-math.inf] * len(points)

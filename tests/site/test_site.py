@@ -388,41 +388,54 @@ def check_ids(path):
 # --- The site ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("served", "width", "scheme"), COMBINATIONS)
-def test_page(visit, bases, page_path, served, width, scheme):
+@pytest.mark.parametrize("served", ["http", "file"])
+def test_page(visit, bases, page_path, served):
+    """A page as it is at each width and in both colours.
+
+    It is loaded once, which takes most of the time, and then turned into the others; from a server
+    that begins with a wide light window, from a file with a narrow dark one.
+    """
     base = bases[served]
-    opened = visit(base + page_path, width, scheme)
+    shapes = list(itertools.product(WIDTHS, ["light", "dark"]))
+    if served == "file":
+        shapes.reverse()
+    opened = visit(base + page_path, *shapes[0])
     page = opened.page
     unfold(page)
-    checks = {
-        check_formulas: (page,),
-        check_page_width: (page,),
-        check_scheme: (page, scheme),
-        check_images: (page,),
-        check_column: (page,),
-        check_outline: (page, page_path not in GENERATED),
-        check_requests: (opened, base),  # these two last: the others may bring something to light
-        check_problems: (opened,),
-    }
     faults = []
-    for check, arguments in checks.items():  # all of them, so that one run shows every fault
+
+    def run(where, check, *arguments):  # all of them, so that one run shows every fault
         try:
             check(*arguments)
         except AssertionError as fault:
-            faults.append(f"{check.__name__}: {fault}")
+            faults.append(f"{where}, {check.__name__}: {fault}")
+
+    for width, scheme in shapes:
+        page.set_viewport_size({"width": width, "height": WIDTHS[width]})
+        page.emulate_media(color_scheme=scheme)
+        where = f"{width} px, {scheme}"
+        run(where, check_formulas, page)
+        run(where, check_page_width, page)
+        run(where, check_scheme, page, scheme)
+        run(where, check_images, page)
+        run(where, check_column, page)
+        run(where, check_outline, page, page_path not in GENERATED)
+    run("at last", check_requests, opened, base)
+    run("at last", check_problems, opened)
     if faults:
         pytest.fail("\n".join(faults), pytrace=False)
 
 
-@pytest.mark.parametrize("width", NARROW)
-def test_formulas_fit(browser, bases, page_path, width):
-    page = browser.new_page(viewport={"width": width, "height": 800})
+def test_formulas_fit(browser, bases, page_path):
+    page = browser.new_page(viewport={"width": NARROW[0], "height": 800})
     Visit(page).open(bases["file"] + page_path)
     unfold(page)
     try:
-        check_widths(page)
-        check_lines(page)
-        check_printed(page)
+        for width in NARROW:
+            page.set_viewport_size({"width": width, "height": 800})
+            check_widths(page)
+            check_lines(page)
+            check_printed(page)
     finally:
         page.close()
 
@@ -478,9 +491,10 @@ def test_tables_have_their_headings(visit, bases, page_path):
       const beside = [...table.querySelectorAll('.column')].some(seen);
       return innerWidth > 600 ? !above || beside : above || !beside;
     }).map(table => table.textContent.slice(0, 80))"""
+    page = visit(bases["file"] + page_path).page
+    unfold(page)
     for width in WIDTHS:
-        page = visit(bases["file"] + page_path, width).page
-        unfold(page)
+        page.set_viewport_size({"width": width, "height": WIDTHS[width]})
         assert page.eval_on_selector_all(".stacked table:has(th)", script) == [], width
 
 
@@ -853,7 +867,7 @@ PLANTED = [
         '<span class="turn at16"><br></span><math><mi>y</mi></math></span></span></div>',
         "lines",
     ),
-    ("<pre ", '<pre class="coq" ', "printed"),
+    ("End.", '<pre class="coq" style="width: 9px">wide</pre>', "printed"),
     ("<h2>Two</h2>", "<h1>Two</h1>", "outline"),
     ("<h1>One</h1>", "", "outline"),
     ("<h2>Two</h2>", "<h3>Two</h3>", "outline"),

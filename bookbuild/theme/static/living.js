@@ -28,8 +28,9 @@
     const place = document.createElement("div");
     place.className = "drawn";
     figure.querySelector(".drawing").append(place);
-    // Vega's interpreter: the page's policy allows no code made of text.
-    const options = {mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false};
+    // Vega's interpreter, and no styles of its own: the page's policy allows neither code made of text
+    // nor style sheets but ours.
+    const options = {mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: false};
     const {view} = await window.drawLiving(place, specifications[name], options);
     figure.classList.add("live");
     return view;
