@@ -137,6 +137,18 @@ bench-vocabulary: $(READY_ARRAYS) ## the same for whole vocabularies, against th
 libraries: $(READY_ARRAYS) ## measure what released training libraries do (NEWEST=1: compare with today's releases)
 	@PYTHONPATH=tools $(BIN)/python -m released $(if $(NEWEST),--newest)
 
+.PHONY: faults
+faults: $(READY) ## full and read-only disks, no network, odd folders, two at once, killed builds (Linux, root)
+	@$(BIN)/pytest --quiet tests/faults
+
+.PHONY: fuzz
+fuzz: $(READY) ## every public function against odd arguments, for long (EXAMPLES=5000 each)
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),2000) $(BIN)/pytest --quiet -n 2 tests/test_fuzz.py
+
+.PHONY: matrix
+matrix: $(READY) ## oldest and newest releases under each Python that is here (NOTEBOOKS="k1 why")
+	@$(BIN)/python tools/matrix.py $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))
+
 .PHONY: licences
 licences: $(READY_ARRAYS) ## the licences of all packages in the locks, held to tools/licences.toml
 	@$(BIN)/python tools/audit.py licences

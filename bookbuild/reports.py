@@ -29,6 +29,9 @@ TARGETS = {
     "test-arrays": "estimators, losses and `identify` in PyTorch, JAX and Dask, gradients included",
     "test-site": "every page in Chromium: formulas, links, search, keyboard, axe, weight",
     "test-pdf": "the PDF has the numbers of the site; the LaTeX of all statements compiles",
+    "faults": "full and read-only disks, no network, odd folders, killed builds: no half-made site",
+    "fuzz": "every public function with odd arguments: a documented result or error",
+    "matrix": "package and notebooks with the oldest and newest releases that are admitted",
     "licences": "what may be done with each package that a lock names",
     "libraries": "the losses of released training libraries, run and asked what they optimise",
 }

@@ -1,5 +1,6 @@
 """The project's files agree with each other, and its first steps fail with a helpful sentence."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -97,6 +98,29 @@ def test_an_old_python_is_told_what_to_do():
     assert "needs 3.11 or newer" in bootstrap.too_old((3, 9, 2))
     assert bootstrap.too_old((3, 11, 0)) is None
     assert bootstrap.too_old((4, 0, 0)) is None
+
+
+def test_the_sentence_for_an_old_python_can_be_read_by_one():
+    text = (rules.ROOT / "tools/bootstrap.py").read_text(encoding="utf-8")
+    ast.parse(text, feature_version=(3, 4))
+
+
+OLD = """#!/bin/sh
+exec {python} -c 'import runpy, sys
+sys.version_info, sys.argv = (3, 9, 2, "final", 0), sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")' "$@"
+"""
+
+
+def test_make_with_an_old_python_says_what_to_do_and_makes_nothing(tmp_path):
+    (tmp_path / "old").write_text(OLD.format(python=sys.executable))
+    (tmp_path / "old").chmod(0o755)
+    command = ["make", f"PYTHON={tmp_path}/old", f"VENV={tmp_path}/v", "book"]
+    result = subprocess.run(command, cwd=rules.ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "This is Python 3.9; the book needs 3.11 or newer." in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "v").exists()
 
 
 def test_a_python_without_venv_is_told_what_to_do(monkeypatch, capsys, tmp_path):

@@ -21,6 +21,7 @@ import sys
 import tempfile
 
 OLDEST = (3, 11)
+FULL_BELOW = 20 * 1024 * 1024  # bytes that are left
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 HASH = (
@@ -101,7 +102,17 @@ def what_failed(said, step, target):
     if missing:
         wanted = re.sub(r"\[.*\]", "", missing.group(1))  # pip 23 names the extra, pip 24 does not
         return MISSING % ((wanted,) + tuple(sys.version_info[:2]))
+    if is_full(target):
+        return FULL % target
     return OTHER % step
+
+
+def is_full(target):
+    """Say whether the disk of a folder is full: making an environment does not say why it fails."""
+    try:
+        return shutil.disk_usage(os.path.dirname(target) or ".").free < FULL_BELOW
+    except EnvironmentError:
+        return False
 
 
 def run(command, step, target):

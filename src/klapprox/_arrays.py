@@ -66,7 +66,9 @@ def _unwrapped(name: str, value: Any) -> Any:
                 f"{name} is a masked array, and its mask would be lost: pass {name}.data, and "
                 f"mask=~{name}.mask where there is a mask, or {name}.compressed() otherwise."
             )
-        return value.data
+        return np.asarray(value.data)
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)  # a matrix or a memory map computes as an array
     return value.to_numpy() if hasattr(value, "to_numpy") else value
 
 
@@ -84,6 +86,20 @@ def as_numpy(name: str, values: Any) -> NDArray[np.float64]:
     if hasattr(values, "detach"):  # a PyTorch tensor, which may carry a gradient
         values = values.detach().cpu().double()
     return np.asarray(values, dtype=np.float64)
+
+
+def as_table(name: str, values: Any) -> NDArray[np.float64]:
+    """Return numbers of any kind, listed in any way, as a new float64 NumPy array."""
+    values = _unwrapped(name, values)
+    try:
+        table = np.asarray(values)
+        if table.dtype.kind not in "biufO":
+            raise TypeError(f"dtype {table.dtype}")
+        return np.array(table, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(
+            f"{name} is a {type(values).__name__} that is no table of numbers ({error})."
+        ) from error
 
 
 def as_labels(name: str, values: Any) -> NDArray[Any]:

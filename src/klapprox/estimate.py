@@ -266,14 +266,14 @@ def conclude(
 
 def refuse_level(level: str) -> None:
     """Raise ValueError unless this is a level."""
-    if level not in _LEVELS:
+    if not isinstance(level, str) or level not in _LEVELS:
         raise ValueError(f"level is {level!r}; choose one of {', '.join(_LEVELS)}.")
 
 
 def refuse_confidence(confidence: float) -> None:
     """Raise ValueError unless this can be the level of an interval."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; give a number between 0 and 1.")
+    if not isinstance(confidence, int | float | np.floating) or not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence!r}; give a number between 0 and 1.")
 
 
 def _interval(value: float, error: float, groups: int, confidence: float) -> tuple[float, float]:

@@ -275,7 +275,7 @@ def k_lambda(log_r: Any, lam: float, *, check: bool = True) -> Any:
     log_r : array
         As in `k1`.
     lam : float
-        λ, the coefficient of the control variate r - 1; finite.
+        λ, the coefficient of the control variate r - 1; between -1e30 and 1e30.
     check : bool
         As in `k1`.
 
@@ -287,7 +287,7 @@ def k_lambda(log_r: Any, lam: float, *, check: bool = True) -> Any:
     Raises
     ------
     TypeError, ValueError
-        As in `k1`; also if ``lam`` is not finite.
+        As in `k1`; also if ``lam`` is no number between -1e30 and 1e30.
 
     Notes
     -----
@@ -301,18 +301,21 @@ def k_lambda(log_r: Any, lam: float, *, check: bool = True) -> Any:
     True
     """
     _check_number("lam", "λ", lam)
+    if abs(lam) > 1e30:
+        raise ValueError(f"lam is {lam}; beyond 1e30 every value would be rounding or overflow.")
     xp, log_r = _checked(log_r, check)
     if lam == 0:
         return as_scalar(-log_r)  # not 0·r: at r = +inf that would be NaN, and k1 needs no r at all
 
     def formula(xp: Any, x: Any) -> Any:
-        # λ(r - 1 - log r) + (λ - 1) log r keeps the accuracy of k3 at λ = 1.
-        return lam * expm1_minus(xp, x) + (lam - 1.0) * xp.where(xp.isinf(x), xp.zeros_like(x), x)
+        # λ(r - 1 - log r) + (λ - 1) log r keeps the accuracy of k3 at λ = 1. Far below both terms
+        # overflow, against each other, and nothing cancels in the definition.
+        far = x < -1.0
+        low, near = xp.where(far, x, -xp.ones_like(x)), xp.where(far, xp.zeros_like(x), x)
+        value = lam * expm1_minus(xp, near) + (lam - 1.0) * near
+        return xp.where(far, lam * expm1(xp, low) - low, value)
 
-    def at_minus_infinity(xp: Any, x: Any) -> Any:
-        return xp.where(xp.isinf(x), -x, formula(xp, x))
-
-    return as_scalar(in_wider_dtype(xp, at_minus_infinity, log_r))
+    return as_scalar(in_wider_dtype(xp, formula, log_r))
 
 
 def k3_forward(log_r: Any, *, check: bool = True) -> Any:
@@ -501,7 +504,7 @@ def named(name: str) -> Estimator:
 
 def refuse_unknown(name: str, known: Iterable[str]) -> None:
     """Raise ValueError if no estimator has this name."""
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"estimator is {name!r}; choose one of {', '.join(known)}.")
 
 

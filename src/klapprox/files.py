@@ -121,6 +121,11 @@ def _from_npz(path: Path, others: Sequence[str]) -> LogProbabilities:
                 f"{path}: {name} has dtype {found[name].dtype}; log-probabilities are "
                 "floating-point."
             )
+        if found[name].shape != found["log_q"].shape:
+            raise ValueError(
+                f"{path}: log_q has shape {found['log_q'].shape} and {name} {found[name].shape}; "
+                "both score the same tokens."
+            )
     return LogProbabilities(
         found["log_q"],
         found["log_p"],

@@ -282,7 +282,7 @@ def straight_through(value: Any, gradient_of: Any) -> Any:
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         *others, last = (repr(choice) for choice in choices)
         raise ValueError(f"{name} is {value!r}; choose {', '.join(others)} or {last}.")
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from klapprox._arrays import as_table
 from klapprox.control_variates import coefficient_of_sums
 from klapprox.diagnostics import Diagnostics, diagnose
 from klapprox.estimate import (
@@ -38,6 +39,7 @@ TRACKED = (*ESTIMATORS, "r - 1", *_UNITS)
 
 Floats = NDArray[np.float64]
 
+_FURTHER = ("mask", "groups", "log_weights")
 _LARGEST = 350.0  # above it r² overflows
 _SUMS = ("groups", "n", "infinite", "ratios", "squares", "weight_squares", "rounding_squares")
 _FLAGS = ("sequences", "weighted", "grouped", "token_weights")
@@ -124,16 +126,19 @@ class KLStream:
 
         Raises
         ------
-        ValueError
-            If the array does not have the length of a state.
+        TypeError, ValueError
+            If this is no array of numbers, does not have the length of a state, or counts what
+            cannot be counted.
         """
-        numbers = np.array(state, dtype=np.float64)
+        numbers = as_table("state", state)
         size = len(TRACKED)
         if numbers.shape != (len(_COUNTS) + size + size**2,):
             raise ValueError(
                 f"state has shape {numbers.shape}; give what KLStream.state returned, shape "
                 f"({len(_COUNTS) + size + size**2},)."
             )
+        if np.any(np.isnan(numbers)) or not np.all(np.isfinite(numbers[:3])):
+            raise ValueError("state holds NaN, or a count that is no number: it was damaged.")
         counts, mean, products = np.split(numbers, [len(_COUNTS), len(_COUNTS) + size])
         stream = cls(mean=mean, products=products.reshape(size, size))
         for name, value in zip(_COUNTS, counts.tolist(), strict=True):
@@ -366,6 +371,12 @@ def stream_kl(
     progress : bool
         Show a progress bar (needs ``pip install "klapprox[progress]"``).
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a chunk is neither a pair nor a dictionary of such arguments; else as in
+        `KLStream.update`.
+
     Examples
     --------
     >>> rng = np.random.Generator(np.random.PCG64(0))
@@ -382,11 +393,27 @@ def stream_kl(
         chunks = tqdm(chunks, total=total, unit="chunk")
     stream = KLStream()
     for chunk in chunks:
-        if isinstance(chunk, dict):
-            stream.update(**chunk)
-        else:
-            stream.update(*chunk)
+        stream.update(**_named_arguments(chunk))
     return stream
+
+
+def _named_arguments(chunk: Any) -> dict[str, Any]:
+    """Return the arguments of `KLStream.update` that a chunk holds."""
+    if not isinstance(chunk, dict):
+        try:
+            log_q, log_p = chunk
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"a chunk is a {type(chunk).__name__}; give a pair (log_q, log_p) of arrays, or a "
+                "dictionary of arguments of KLStream.update."
+            ) from None
+        return {"log_q": log_q, "log_p": log_p}
+    if not {"log_q", "log_p"} <= chunk.keys() <= {"log_q", "log_p", *_FURTHER}:
+        raise ValueError(
+            f"a chunk has {', '.join(map(str, chunk))}; it needs log_q and log_p, and may have "
+            f"{', '.join(_FURTHER)}."
+        )
+    return chunk
 
 
 def stream_dask(log_q: Any, log_p: Any) -> KLStream:
@@ -395,6 +422,11 @@ def stream_dask(log_q: Any, log_p: Any) -> KLStream:
     The blocks of ``log_p`` are cut like those of ``log_q``; only the moments travel. With
     ``dask.distributed`` the arrays may be larger than the memory of one machine. Of sequences of
     tokens, a block holds whole ones.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If these are no Dask arrays of one shape; else as in `KLStream.update`.
     """
     for name, array in (("log_q", log_q), ("log_p", log_p)):
         if not hasattr(array, "to_delayed"):

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+from klapprox._arrays import as_table
 from klapprox.estimators import k3
 from klapprox.exact import _log_gamma
 
@@ -116,6 +118,12 @@ def moments(q: F, p: F) -> PairMoments:
     1e-14 (KL² + E(log r)⁴) and 1e-14 (1 + log(1 + χ²))(χ² + J + Var(log r)), a relative error of
     about 1e-14/KL near q = p. What is too large for a float is ``inf``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If the laws are not of one family and one size, or of `Categorical` one excludes a point
+        that the other allows.
+
     Examples
     --------
     >>> m = moments(Normal(0.0, 1.0), Normal(1.0, 1.0))
@@ -178,7 +186,13 @@ class _Univariate(ABC):
         """Refuse parameters that give no law."""
         for name, domain in self._domains.items():
             value = getattr(self, name)
-            if not domain.low < value < domain.high:
+            if not isinstance(value, Real):
+                raise TypeError(f"{name} is {value!r}; it must be a number, {domain.words}.")
+            try:
+                inside = domain.low < float(value) < domain.high
+            except OverflowError:
+                inside = False
+            if not inside:
                 raise ValueError(f"{name} is {value}; it must be {domain.words}.")
 
     @property
@@ -205,6 +219,11 @@ class _Univariate(ABC):
 @dataclass(frozen=True)
 class Normal(_Univariate):
     """Normal law with this mean and standard deviation.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is no number, or gives no law.
 
     Examples
     --------
@@ -270,6 +289,11 @@ class _StandardPair(NamedTuple):
 class Exponential(_Univariate):
     """Exponential law with this rate.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is no number, or gives no law.
+
     Examples
     --------
     >>> moments(Exponential(1.0), Exponential(0.5)).var_k3
@@ -303,6 +327,11 @@ class Exponential(_Univariate):
 @dataclass(frozen=True)
 class Poisson(_Univariate):
     """Poisson law with this mean.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is no number, or gives no law.
 
     Examples
     --------
@@ -338,6 +367,11 @@ class Poisson(_Univariate):
 @dataclass(frozen=True)
 class Bernoulli(_Univariate):
     """Law of a coin that shows 1 with this probability, strictly between 0 and 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is no number, or gives no law.
 
     Examples
     --------
@@ -375,6 +409,11 @@ class Bernoulli(_Univariate):
 class Geometric(_Univariate):
     """Law of the number of failures, 0, 1, 2, ..., before the first success.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is no number, or gives no law.
+
     Examples
     --------
     >>> round(Geometric(0.5).kl(Geometric(0.25)), 6)
@@ -411,6 +450,11 @@ class Geometric(_Univariate):
 @dataclass(frozen=True)
 class Laplace(_Univariate):
     """Laplace law with density exp(-abs(x - mean)/scale)/(2 scale).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is no number, or gives no law.
 
     Examples
     --------
@@ -510,6 +554,11 @@ def _between(slope: float, shift: float, end: float) -> list[float]:
 class Gamma(_Univariate):
     """Gamma law with density proportional to x^(shape - 1) exp(-rate x).
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is no number, or gives no law.
+
     Examples
     --------
     >>> math.isclose(Gamma(1.0, 1.0).kl(Gamma(1.0, 0.5)), Exponential(1.0).kl(Exponential(0.5)))
@@ -558,6 +607,11 @@ def _gamma_kl(q: Sequence[Fraction], p: Sequence[Fraction]) -> float:
 @dataclass(frozen=True)
 class Beta(_Univariate):
     """Beta law on (0, 1) with density proportional to x^(a - 1) (1 - x)^(b - 1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is no number, or gives no law.
 
     Examples
     --------
@@ -627,6 +681,11 @@ class Categorical:
     Where one law excludes a point that the other allows, a divergence is infinite, and `moments`
     raises: k1, k2, k3 are then infinite or k3 no longer has the mean KL (``lem-mean-of-r``).
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is no number, or gives no law.
+
     Examples
     --------
     >>> Categorical([0.5, 0.5]).kl(Categorical([1.0, 0.0]))
@@ -639,7 +698,7 @@ class Categorical:
 
     def __post_init__(self) -> None:
         """Refuse what is not a distribution."""
-        law = np.array(self.probabilities, dtype=float)
+        law = as_table("probabilities", self.probabilities)
         if law.ndim != 1 or not (np.all(law >= 0) and np.isclose(law.sum(), 1, rtol=0, atol=1e-9)):
             raise ValueError(
                 "probabilities must be a list of numbers that are nonnegative and sum to 1."
@@ -721,6 +780,11 @@ class MultivariateNormal:
     In suitable coordinates the components are independent under both laws of a pair, so that
     everything is a sum or product of one-dimensional pairs.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is no number, or gives no law.
+
     Examples
     --------
     >>> q = MultivariateNormal([0.0, 0.0], [[1.0, 0.5], [0.5, 1.0]])
@@ -733,7 +797,7 @@ class MultivariateNormal:
 
     def __post_init__(self) -> None:
         """Refuse what is not a mean and a positive definite matrix."""
-        mean, covariance = np.array(self.mean, dtype=float), np.array(self.covariance, dtype=float)
+        mean, covariance = as_table("mean", self.mean), as_table("covariance", self.covariance)
         size = mean.size
         if mean.ndim != 1 or covariance.shape != (size, size) or not np.all(np.isfinite(mean)):
             raise ValueError(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from klapprox._arrays import as_table
 from klapprox.estimators import ESTIMATORS, refuse_unknown
 
 __all__ = ["COEFFICIENTS", "PLACEMENTS", "TablePolicy", "expected_gradient", "softmax"]
@@ -53,10 +54,12 @@ def softmax(logits: Any) -> Table:
 
     Raises
     ------
-    ValueError
-        If a logit is not finite.
+    TypeError, ValueError
+        If this is no table of numbers, without an action, or a logit is not finite.
     """
-    logits = np.asarray(logits, dtype=float)
+    logits = as_table("logits", logits)
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits has shape {logits.shape}; its last axis holds the actions.")
     if not np.all(np.isfinite(logits)):
         raise ValueError("logits holds a value that is not finite; every action needs a chance.")
     return np.asarray(special.softmax(logits, axis=-1))
@@ -82,6 +85,12 @@ def expected_gradient(
     array of shape (n,)
         E_old[coefficient · s], s = one-hot - π_θ. Descent subtracts a multiple of it.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If the estimator or the placement is unknown, or a policy is no list of positive
+        probabilities of the same actions.
+
     Notes
     -----
     The values are proved in ``thm-on-policy-gradients`` and ``thm-off-policy-gradients``.
@@ -92,7 +101,7 @@ def expected_gradient(
     [0.25, -0.25]
     """
     refuse_unknown(estimator, ESTIMATORS)
-    if placement not in PLACEMENTS:
+    if not isinstance(placement, str) or placement not in PLACEMENTS:
         raise ValueError(f"placement is {placement!r}; choose one of {', '.join(PLACEMENTS)}.")
     policy = _law("policy", policy)
     reference = _law("reference", reference, policy.shape)
@@ -104,7 +113,7 @@ def expected_gradient(
 
 
 def _law(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Table:
-    law = np.asarray(values, dtype=float)
+    law = as_table(name, values)
     if law.ndim != 1 or not (np.all(law > 0) and np.isclose(law.sum(), 1, rtol=0, atol=1e-9)):
         raise ValueError(f"{name} must be a list of positive probabilities that sum to 1.")
     if shape not in (None, law.shape):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from klapprox._arrays import as_table
 from klapprox.estimators import k3, named, refuse_unknown
 
 __all__ = ["MarkovPair", "Moments"]
@@ -59,9 +60,9 @@ class MarkovPair:
 
     Raises
     ------
-    ValueError
-        If shapes do not fit, a row is not a distribution, supports differ, or ``end`` is not
-        absorbing.
+    TypeError, ValueError
+        If a table holds something else than numbers, shapes do not fit, a row is not a
+        distribution, supports differ, or ``end`` is not absorbing.
 
     Notes
     -----
@@ -86,8 +87,8 @@ class MarkovPair:
     def __post_init__(self) -> None:
         """Turn the tables into arrays and refuse what is not a pair of laws."""
         for name in ("start_q", "start_p", "q", "p"):
-            table = np.array(getattr(self, name), dtype=float)
-            size = np.size(self.start_q)
+            table = as_table(name, getattr(self, name))
+            size = table.size if name == "start_q" else np.size(self.start_q)
             wanted = (size,) if name.startswith("start") else (size, size)
             if table.shape != wanted:
                 raise ValueError(f"{name} has shape {table.shape}; with V = {size} give {wanted}.")
@@ -98,7 +99,7 @@ class MarkovPair:
         if not np.array_equal(self._q > 0, self._p > 0):
             raise ValueError("q and p have different supports; give both the same zeros.")
         if self.end is not None:
-            if not 0 <= self.end < self.size:
+            if not isinstance(self.end, int | np.integer) or not 0 <= self.end < self.size:
                 raise ValueError(f"end is {self.end}; tokens are numbered 0 to {self.size - 1}.")
             if not self.q[self.end, self.end] == self.p[self.end, self.end] == 1:
                 raise ValueError("end must stay forever: set q[end, end] = p[end, end] = 1.")
