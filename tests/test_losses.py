@@ -351,3 +351,21 @@ def test_weights_multiply_and_names_are_told():
         kl.weighted(values, np.array([0.0, 800.0]))
     with pytest.raises(TypeError, match="gradient_of is a float, but value an array"):
         kl.straight_through(values, 0.5)
+
+
+@pytest.mark.parametrize("mask", [None, np.array([True, False, False])])
+def test_means_of_one_sequence_and_of_one_token_are_their_values(mask):
+    whole = kl.kl_loss(PI[0], REF[0], mask=mask)
+    assert kl.kl_loss(PI[0], REF[0], mask=mask, reduction="sequence-mean") == whole
+    assert kl.kl_loss(PI[:1, :1], REF[:1, :1], reduction="token-mean") == kl.k3(
+        REF[0, 0] - PI[0, 0]
+    )
+    if mask is not None:
+        assert kl.kl_loss(PI[0], REF[0], mask=mask, reduction="token-mean") == whole
+
+
+def test_unchecked_weights_come_out_as_they_are():
+    log_w = np.array([0.0, 800.0, np.nan])
+    with np.errstate(over="ignore"):
+        value = kl.weighted(np.ones(3), log_w, check=False)
+    np.testing.assert_array_equal(value, [1.0, np.inf, np.nan])
