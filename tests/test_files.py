@@ -224,3 +224,15 @@ def test_a_field_of_a_table_may_hold_a_line_break(tmp_path):
         read_log_probabilities(path)
     path.write_bytes(b'log_q,log_p,group\n-1,-2,"a\nb"\n-1,-2,c\n')
     assert read_log_probabilities(path).groups.tolist() == ["a\nb", "c"]
+
+
+def test_labels_of_a_table_stay_text(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("log_q,log_p,group\n-1,-2,01\n-1,-2,1\n-1,-2,1.0\n")
+    assert read_log_probabilities(path).groups.tolist() == ["01", "1", "1.0"]
+
+
+def test_a_name_that_is_only_a_little_alike_is_ignored(tmp_path):
+    rows = [row | {"logprob": 1, "logits": [], "grp": 0} for row in ROWS]
+    data = read_log_probabilities(as_jsonl(rows, tmp_path / "scores.jsonl"))
+    assert data.log_q.shape == (3, 3)
