@@ -3,10 +3,14 @@
 They are the gradient of the loss, which else only libraries that differentiate show.
 """
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import klapprox as kl
+from klapprox import _tokens
 from klapprox._tokens import How, Tokens, ratios, token_credits
 
 RNG = np.random.Generator(np.random.PCG64(61))
@@ -90,3 +94,34 @@ class Tracked:
 def test_fixed_arrays_carry_no_gradient_and_what_is_missing_stays_missing():
     fixed = Tokens(Tracked(), Tracked(), None, Tracked()).fixed()
     assert [z if z is None else z.fixed for z in fixed] == [True, True, None, True]
+
+
+class Tensor:
+    """As much of a tensor of PyTorch as is asked for sums along the tokens."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def cumsum(self, axis):
+        return np.cumsum(self.values, axis)
+
+
+def test_sums_along_the_tokens_use_what_the_library_has(monkeypatch):
+    values = RNG.random((2, 3, 4))
+    wanted = np.cumsum(values, axis=2)
+    # The standard has a function and no method; torch.compile follows only PyTorch's method.
+    standard = SimpleNamespace(cumulative_sum=lambda z, axis: np.cumsum(z["values"], axis))
+    np.testing.assert_array_equal(_tokens._cumulative_sum(standard, {"values": values}), wanted)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(Tensor=Tensor))
+    found = _tokens._cumulative_sum(SimpleNamespace(), Tensor(values))
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide"),
+    [(np.float16, np.float32), (np.float32, np.float32), (np.float64, np.float64)],
+)
+def test_what_is_wide_enough_is_not_copied(dtype, wide):
+    values = np.ones(3, dtype)
+    assert _tokens._wide(np, values).dtype == wide
+    assert (_tokens._wide(np, values) is values) == (dtype == wide)

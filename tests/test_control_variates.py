@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klapprox.control_variates import cross_fitted, leave_one_out, regression, several
+from klapprox import control_variates
+from klapprox.control_variates import (
+    coefficient,
+    cross_fitted,
+    leave_one_out,
+    leave_one_out_terms,
+    regression,
+    several,
+)
 
 LEAST = {regression: 2, leave_one_out: 3, cross_fitted: 4}
 by_name = {"ids": lambda function: function.__name__}
@@ -192,3 +200,58 @@ def test_several_scores_leave_no_variance():
 def test_bad_controls_are_named(controls, words):
     with pytest.raises(ValueError, match=words):
         several(np.zeros(10), controls)
+
+
+def test_a_constant_beside_y_does_not_move_the_coefficient():
+    x = np.random.Generator(np.random.PCG64(5)).standard_normal(50)
+    y = np.round(1024 * x**2) / 1024  # so that y + 2⁴⁰ is exact
+    assert coefficient(x, y + 2.0**40) == pytest.approx(coefficient(x, y), rel=1e-9)
+    assert coefficient(x, y) == pytest.approx(slope(x, y), rel=1e-12)
+
+
+def test_where_x_does_not_vary_or_only_below_what_squares_hold_the_coefficient_is_zero():
+    assert coefficient([1.0], [2.0]) == 0
+    assert coefficient([0.1] * 7, np.arange(7.0)) == 0
+    assert coefficient([1e-200, 2e-200], [1.0, 2.0]) == 0
+
+
+def test_leave_one_out_takes_one_pass_unless_a_value_holds_nearly_all_of_the_sum(monkeypatch):
+    alone = []
+
+    def counted(x, y):
+        alone.append(x)
+        return coefficient(x, y)
+
+    monkeypatch.setattr(control_variates, "coefficient", counted)
+    log_r = 0.3 * np.random.Generator(np.random.PCG64(6)).standard_normal(40)
+    leave_one_out_terms(log_r)
+    assert not alone
+    log_r[7] = 12.0
+    leave_one_out_terms(log_r)
+    assert len(alone) == 1
+    assert 12.0 not in np.log1p(alone[0])
+
+
+@of_all
+def test_a_ratio_may_be_as_large_as_is_said(function):
+    log_r = np.array([0.0, 1.0, 350.0, 2.0])
+    assert math.isfinite(function(log_r))
+    log_r[2] = np.nextafter(350.0, 351.0)
+    with pytest.raises(ValueError, match="above 350 the square of r overflows"):
+        function(log_r)
+
+
+def test_several_takes_as_few_draws_as_are_said():
+    rng = np.random.Generator(np.random.PCG64(7))
+    log_r, controls = 0.1 * rng.standard_normal(8), rng.standard_normal((8, 2))
+    assert math.isfinite(several(log_r, controls))
+    with pytest.raises(ValueError, match="holds 7 draws; 2 control variates need 8"):
+        several(log_r[:7], controls[:7])
+    assert math.isfinite(several(log_r[:4], controls[:4], cross_fit=False))
+    with pytest.raises(ValueError, match="holds 3 draws; 2 control variates need 4"):
+        several(log_r[:3], controls[:3], cross_fit=False)
+
+
+def test_several_without_controls_is_the_mean_of_k1():
+    log_r = np.array([0.5, -1.25])
+    assert several(log_r, np.zeros((2, 0)), cross_fit=False) == 0.375

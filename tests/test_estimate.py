@@ -13,6 +13,7 @@ from scipy import stats
 
 import klapprox as kl
 from klapprox.control_variates import coefficient, leave_one_out
+from klapprox.diagnostics import diagnose
 from klapprox.exact import families
 
 RNG = np.random.Generator(np.random.PCG64(50))
@@ -560,3 +561,20 @@ def test_where_the_error_overflows_the_interval_is_the_whole_line():
     assert result.value == pytest.approx(math.exp(500) / 3, rel=1e-12)
     assert result.standard_error == math.inf
     assert result.interval == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("n", "largest", "bound"),
+    [
+        (2, 0.9, 2 * math.exp(-0.9)),
+        (2, 0.1, 1.0),  # 2 e^(-1/10) is no probability
+        (1, -3.0, 1.0),
+        (5, 30.0, 5 * math.exp(-30.0)),
+    ],
+)
+def test_the_bound_on_the_largest_ratio_is_a_probability(n, largest, bound):
+    found = diagnose(
+        n=n, mean_ratio=1.0, error=0.1, max_log_ratio=largest, min_log_ratio=-4.0, zeros=0,
+        rounding=0.0, effective_size=2.0, k1_error=0.1, k3_error=0.1,
+    )  # fmt: skip
+    assert found.max_log_ratio_bound == pytest.approx(bound, rel=1e-14)

@@ -1,5 +1,6 @@
 """Reading log-probabilities from files, and the command line that does."""
 
+import io
 import json
 import math
 import sys
@@ -196,3 +197,42 @@ def test_arrays_that_are_no_scores_are_named_with_their_file(tmp_path):
     (tmp_path / "s.parquet").write_bytes(b"junk of some length")
     with pytest.raises(ValueError, match=r"s.parquet is no Parquet file"):
         read_log_probabilities(tmp_path / "s.parquet")
+
+
+def test_standard_input_is_read_under_the_name_of_a_dash(monkeypatch):
+    text = "".join(json.dumps(row) + "\n" for row in ROWS)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n" + text))
+    assert read_log_probabilities("-").mask.sum(axis=1).tolist() == [3, 1, 2]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text + "{oops"))
+    with pytest.raises(ValueError, match=r"^standard input, line 4: not JSON"):
+        read_log_probabilities("-")
+
+
+def test_an_empty_line_between_two_rows_is_no_end(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    path.write_text("\n\n".join(json.dumps(row) for row in ROWS))
+    assert len(read_log_probabilities(path).log_q) == 3
+    path.write_text(json.dumps(ROWS[0]) + "\n \n{oops")
+    with pytest.raises(ValueError, match="line 3: not JSON"):
+        read_log_probabilities(path)
+
+
+def test_a_field_of_a_table_may_hold_a_line_break(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_bytes(b'log_q,log_p,group\r\n-1,-2,"a\r\nb"\r\n-1,-2,c\r\n-1,-2\r\n')
+    with pytest.raises(ValueError, match="line 5: not as many fields"):
+        read_log_probabilities(path)
+    path.write_bytes(b'log_q,log_p,group\n-1,-2,"a\nb"\n-1,-2,c\n')
+    assert read_log_probabilities(path).groups.tolist() == ["a\nb", "c"]
+
+
+def test_labels_of_a_table_stay_text(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("log_q,log_p,group\n-1,-2,01\n-1,-2,1\n-1,-2,1.0\n")
+    assert read_log_probabilities(path).groups.tolist() == ["01", "1", "1.0"]
+
+
+def test_a_name_that_is_only_a_little_alike_is_ignored(tmp_path):
+    rows = [row | {"logprob": 1, "logits": [], "grp": 0} for row in ROWS]
+    data = read_log_probabilities(as_jsonl(rows, tmp_path / "scores.jsonl"))
+    assert data.log_q.shape == (3, 3)

@@ -3,6 +3,8 @@
 Gradients need a library that differentiates; they are tested in tests/arrays.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -351,3 +353,72 @@ def test_weights_multiply_and_names_are_told():
         kl.weighted(values, np.array([0.0, 800.0]))
     with pytest.raises(TypeError, match="gradient_of is a float, but value an array"):
         kl.straight_through(values, 0.5)
+
+
+@pytest.mark.parametrize("mask", [None, np.array([True, False, False])])
+def test_means_of_one_sequence_and_of_one_token_are_their_values(mask):
+    whole = kl.kl_loss(PI[0], REF[0], mask=mask)
+    assert kl.kl_loss(PI[0], REF[0], mask=mask, reduction="sequence-mean") == whole
+    assert kl.kl_loss(PI[:1, :1], REF[:1, :1], reduction="token-mean") == kl.k3(
+        REF[0, 0] - PI[0, 0]
+    )
+    if mask is not None:
+        assert kl.kl_loss(PI[0], REF[0], mask=mask, reduction="token-mean") == whole
+
+
+def test_unchecked_weights_come_out_as_they_are():
+    log_w = np.array([0.0, 800.0, np.nan])
+    with np.errstate(over="ignore"):
+        value = kl.weighted(np.ones(3), log_w, check=False)
+    np.testing.assert_array_equal(value, [1.0, np.inf, np.nan])
+
+
+@pytest.mark.parametrize("kind", [int, float, np.float64, np.float32])
+def test_a_bound_may_be_any_real_number(kind):
+    for name in ("max_weight", "clamp"):
+        found, wanted = (
+            kl.kl_loss(FLAT, FLAT - 2.0, log_old=FLAT - 1.0, level="token", **{name: bound})
+            for bound in (kind(1), 1.0)
+        )
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_reference_must_be_given():
+    with pytest.raises(TypeError, match=r"^log_ref is a NoneType, but log_pi"):
+        kl.kl_loss(FLAT, None)
+
+
+def warns_of_weights(weights, mask=None):
+    """Whether the loss warns of sequences of one token with these weights."""
+    with np.errstate(divide="ignore"):
+        log_pi = np.maximum(np.log(np.asarray(weights, dtype=float)), -800.0)[:, None]
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        kl.kl_loss(log_pi, log_pi - 1.0, log_old=np.zeros_like(log_pi), mask=mask)
+    return bool(found)
+
+
+def test_weights_are_few_below_10_and_below_half_of_the_sequences():
+    for equal, rows, warned in ((9, 30, True), (10, 30, False), (12, 30, False),
+                                     (5, 10, False), (4, 10, True)):  # fmt: skip
+        weights = np.arange(rows) < equal
+        assert warns_of_weights(weights) == warned, (equal, rows)
+
+
+def test_sequences_without_a_token_have_no_weight():
+    weights, tokens = np.full(1030, 1.0), np.arange(1030) < 30
+    weights[:30] = 1e-9
+    weights[:4] = 1e-3
+    assert warns_of_weights(weights, tokens[:, None])
+    assert not warns_of_weights(np.ones(1030), tokens[:, None])
+    tokens[:4] = False  # 26 equal weights are left, and 1004 sequences without any
+    assert not warns_of_weights(weights, tokens[:, None])
+
+
+def test_a_value_that_overflows_is_blamed_on_what_made_it():
+    log_pi = np.array([[-1.0, -900.0, -1.0]])
+    log_ref = np.array([[np.nan, -1.0, -1.0]])
+    mask = np.array([[False, True, True]])
+    for log_old in (None, log_pi):
+        with pytest.raises(ValueError, match=r"^A value overflows: log_ref is above"):
+            kl.kl_loss(log_pi, log_ref, log_old=log_old, mask=mask)
