@@ -79,6 +79,11 @@ proofs-mutants: $(READY) ## show that changed formal statements do not compile w
 mutants: $(READY) ## run the false neighbours of all statements through their checks (ONLY="k1 thm-gibbs")
 	@$(BIN)/python -m bookbuild.mutants $(ONLY)
 
+# One thread each: the sweep runs two processes itself.
+.PHONY: seeds
+seeds: $(READY_ARRAYS) ## run the Monte Carlo assertions of chapters and tests with 200 other seeds (ONLY="k1 tests")
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m bookbuild.seeds $(ONLY)
+
 .PHONY: lighthouse
 lighthouse: book ## what Lighthouse says of three pages on a simulated phone (needs Node; not part of the tests)
 	@$(BIN)/python tools/lighthouse.py $(SITE)
