@@ -91,6 +91,11 @@ mutants: $(READY) ## run the false neighbours of all statements through their ch
 mutants-package: $(READY_ARRAYS) $(MUTMUT)/.ready ## change the package in small ways: its tests notice (ONLY="losses exact")
 	@PYTHONPATH=$(MUTMUT) $(BIN)/python -m bookbuild.package_mutants $(ONLY)
 
+# One thread each: the sweep runs two processes itself.
+.PHONY: seeds
+seeds: $(READY_ARRAYS) ## run the Monte Carlo assertions of chapters and tests with 200 other seeds (ONLY="k1 tests")
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m bookbuild.seeds $(ONLY)
+
 .PHONY: lighthouse
 lighthouse: book ## what Lighthouse says of three pages on a simulated phone (needs Node; not part of the tests)
 	@$(BIN)/python tools/lighthouse.py $(SITE)

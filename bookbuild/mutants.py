@@ -22,6 +22,7 @@ import argparse
 import ast
 import contextlib
 import dis
+import functools
 import inspect
 import io
 import os
@@ -207,6 +208,7 @@ class Use:
     read_later: set[str] = field(default_factory=set)  # by functions
 
     @classmethod
+    @functools.cache
     def of(cls, source: str) -> "Use":
         """Return what a cell does."""
         use = cls()

@@ -24,6 +24,7 @@ TARGETS = {
     "test": "package, guards of the book, every notebook run again, all claims turned false",
     "mutants": "false neighbours of the statements, each run through its check",
     "mutants-package": "small changes of the package, each run through the tests that execute it",
+    "seeds": "Monte Carlo assertions with 200 other seeds; which ones hold by luck",
     "proofs": "the formal proofs compile and rest on nothing that is not listed",
     "proofs-mutants": "formal statements that were changed do not compile with their proofs",
     "test-arrays": "estimators, losses and `identify` in PyTorch, JAX and Dask, gradients included",

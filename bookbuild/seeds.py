@@ -2,8 +2,8 @@
 
 A Monte Carlo assertion is run with one seed when the book is made, and may hold for that seed by
 luck. Here every ``assert``, ``np.testing.assert_…`` and claim of ``verify.check`` in a chapter that
-reads random numbers, and every test of the package that does, is run with many other seeds. Each
-is counted by itself: one that fails does not stop its cell.
+reads random numbers, and the tests of the package that are about some, are run with many other
+seeds. Each is counted by itself: one that fails does not stop its cell.
 
 An assertion says itself how often it fails: in ``abs(mean - exact) < 5 * error`` and
 ``abs(z) < 4`` it is the chance that a normal number lies that far out. Where nothing of the kind
@@ -18,6 +18,9 @@ means the same::
     why = "five standard errors of the mean"
     old = "q.sample(rng, 1_000_000)"
     new = "q.sample(rng, 100_000)"
+
+and under ``[[tests]]`` which tests (``name``) are about random numbers, though no assertion of them
+names standard errors.
 """
 
 import argparse
@@ -528,9 +531,10 @@ class Tests:
     assertions: list[Assertion]
 
 
-def drawing_tests(root: Path, files: Iterable[Path]) -> Tests:
-    """Return the tests that read random numbers; those of Hypothesis try many already.
+def drawing_tests(root: Path, files: Iterable[Path], also: Collection[str] = ()) -> Tests:
+    """Return the tests about random numbers that name standard errors, and those named here.
 
+    Other tests read random numbers that might be any; and those of Hypothesis try many already.
     A test of which an assertion fails is counted at this line only, whatever its parameters.
     """
     nodes, assertions = [], list[Assertion]()
@@ -548,12 +552,14 @@ def drawing_tests(root: Path, files: Iterable[Path]) -> Tests:
             if not (given or randomness.reads(test)) or "given" in by:
                 continue
             where = path.relative_to(root)
-            nodes.append(f"{where}::{test.name}")
-            assertions += [
+            claimed = [
                 Assertion(str(where), test.name, 0, one.lineno, ast.unparse(one.test), chance(one))
                 for one in ast.walk(test)
                 if isinstance(one, ast.Assert)
             ]
+            if test.name in also or any(one.chance for one in claimed):
+                nodes.append(f"{where}::{test.name}")
+                assertions += claimed
     return Tests("tests", root, nodes, assertions)
 
 
@@ -674,7 +680,9 @@ def places(names: Collection[str] = ()) -> Iterator[Program | Tests]:
         files = sorted((ROOT / "tests").glob("test_*.py"))
         for folder in ("exact", "book"):
             files += sorted((ROOT / "tests" / folder).glob("test_*.py"))
-        yield drawing_tests(ROOT, [*files, ROOT / "tests" / "arrays" / "test_example.py"])
+        also = [entry["name"] for entry in fewer.get("tests", [])]
+        files += [ROOT / "tests" / "arrays" / "test_example.py"]
+        yield drawing_tests(ROOT, files, also)
 
 
 def main() -> int:

@@ -128,7 +128,8 @@ def test_a_cell_that_stops_is_told(chapter):
 def test_tests_are_run_too(tmp_path):
     path = tmp_path / "test_small.py"
     path.write_text(TESTS, encoding="utf-8")
-    small = seeds.drawing_tests(tmp_path, [path])
+    assert seeds.drawing_tests(tmp_path, [path]).nodes == ["test_small.py::test_mean"]
+    small = seeds.drawing_tests(tmp_path, [path], ["test_by_luck"])
     assert small.nodes == ["test_small.py::test_mean", "test_small.py::test_by_luck"]
     found = seeds.sweep(small, range(1, 21))
     assert (found.seeds, found.stopped) == (20, {})
@@ -210,6 +211,8 @@ def test_fewer_draws_are_said_where_a_chapter_has_them(chapter):
 
 def test_the_book_is_covered():
     draw = {path.stem for path in rules.NOTEBOOKS if "PCG64" in path.read_text(encoding="utf-8")}
-    assert set(seeds.smaller()) <= draw
-    swept = {place.name for place in seeds.places()}
-    assert swept == draw | {"tests"}
+    assert set(seeds.smaller()) <= draw | {"tests"}
+    places = list(seeds.places())
+    assert {place.name for place in places} == draw | {"tests"}
+    nodes = [node.split("::")[1] for node in places[-1].nodes]
+    assert {entry["name"] for entry in seeds.smaller()["tests"]} <= set(nodes)
