@@ -46,7 +46,10 @@ COEFFICIENTS = {
     for estimator in ESTIMATORS
     for placement in PLACEMENTS
 }
-"""Functions of (log r, log w), by (estimator, placement); see ``thm-gradient-coefficients``."""
+"""Functions of (log r, log w), by (estimator, placement); see ``thm-gradient-coefficients``.
+
+:meta hide-value:
+"""
 
 
 def softmax(logits: Any) -> Table:
