@@ -351,3 +351,24 @@ def test_weights_multiply_and_names_are_told():
         kl.weighted(values, np.array([0.0, 800.0]))
     with pytest.raises(TypeError, match="gradient_of is a float, but value an array"):
         kl.straight_through(values, 0.5)
+
+
+def test_an_infinite_value_stays_so_where_its_weight_underflows():
+    found = kl.weighted(np.array([np.inf, 1.0, 0.0]), np.array([-np.inf, -np.inf, 0.0]))
+    assert found.tolist() == [np.inf, 0.0, 0.0], "infinity times 0 is NaN"
+
+
+def test_the_value_stays_where_the_other_estimator_is_infinite():
+    assert kl.straight_through(np.array([1.0, 2.0]), np.array([np.inf, 1.0])).tolist() == [1.0, 2.0]
+
+
+def test_wrappers_of_arrays_are_taken_off_or_refused():
+    plain = np.log([[0.5, 0.25]])
+    masked = np.ma.masked_array(plain, mask=[[False, True]])
+    for function in (kl.kl_loss, kl.weighted, kl.straight_through):
+        with pytest.raises(ValueError, match="its mask would be lost"):
+            function(plain, masked)
+        with pytest.warns(PendingDeprecationWarning):
+            matrix = np.matrix(plain)
+        assert type(function(plain, matrix)) is np.ndarray
+        assert function(plain, matrix).tolist() == function(plain, plain).tolist()
