@@ -669,3 +669,25 @@ def test_every_name_of_the_table_leads_to_its_entry():
 def test_a_coefficient_may_be_any_real_number(name, function, kind):
     x = np.array([-0.5, 0.25])
     np.testing.assert_array_equal(function(x, kind(2)), function(x, 2.0))
+
+
+@pytest.mark.parametrize("lam", [1e30, -1e30, 1e4, 0.5])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_k_lambda_far_below_is_no_difference_of_two_overflows(lam, dtype):
+    with np.errstate(over="ignore"):
+        x = np.array([-19.45, -6e4, -1e35, -np.inf]).astype(dtype)
+        found, wide = kl.k_lambda(x, lam), x.astype(float)
+        wanted = (lam * np.expm1(wide) - wide).astype(dtype)
+    np.testing.assert_allclose(found, wanted, rtol=4 * np.finfo(dtype).eps)
+
+
+def test_a_lambda_beyond_all_sense_is_refused():
+    with pytest.raises(ValueError, match="lam is 1e\\+31"):
+        kl.k_lambda(0.5, 1e31)
+
+
+def test_a_matrix_computes_as_an_array():
+    with pytest.warns(PendingDeprecationWarning):
+        matrix = np.matrix([[-0.5, 0.25]])
+    assert type(kl.k3(matrix)) is np.ndarray
+    assert kl.k3(matrix).tolist() == kl.k3(np.array([[-0.5, 0.25]])).tolist()

@@ -422,3 +422,24 @@ def test_a_value_that_overflows_is_blamed_on_what_made_it():
     for log_old in (None, log_pi):
         with pytest.raises(ValueError, match=r"^A value overflows: log_ref is above"):
             kl.kl_loss(log_pi, log_ref, log_old=log_old, mask=mask)
+
+
+def test_an_infinite_value_stays_so_where_its_weight_underflows():
+    found = kl.weighted(np.array([np.inf, 1.0, 0.0]), np.array([-np.inf, -np.inf, 0.0]))
+    assert found.tolist() == [np.inf, 0.0, 0.0], "infinity times 0 is NaN"
+
+
+def test_the_value_stays_where_the_other_estimator_is_infinite():
+    assert kl.straight_through(np.array([1.0, 2.0]), np.array([np.inf, 1.0])).tolist() == [1.0, 2.0]
+
+
+def test_wrappers_of_arrays_are_taken_off_or_refused():
+    plain = np.log([[0.5, 0.25]])
+    masked = np.ma.masked_array(plain, mask=[[False, True]])
+    for function in (kl.kl_loss, kl.weighted, kl.straight_through):
+        with pytest.raises(ValueError, match="its mask would be lost"):
+            function(plain, masked)
+        with pytest.warns(PendingDeprecationWarning):
+            matrix = np.matrix(plain)
+        assert type(function(plain, matrix)) is np.ndarray
+        assert function(plain, matrix).tolist() == function(plain, plain).tolist()

@@ -41,7 +41,7 @@ def as_floating(name: str, value: Any) -> tuple[Any, Any]:
     """Return the array namespace and the value as a floating-point array of it."""
     if isinstance(value, int | float):
         return numpy_namespace, np.asarray(float(value))
-    value = _unwrapped(name, value)
+    value = unwrapped(name, value)
     try:
         xp = array_namespace(value)
     except TypeError as error:
@@ -58,7 +58,7 @@ def as_floating(name: str, value: Any) -> tuple[Any, Any]:
     return xp, value
 
 
-def _unwrapped(name: str, value: Any) -> Any:
+def unwrapped(name: str, value: Any) -> Any:
     """Return the array inside a masked array or a pandas Series; refuse to lose a mask."""
     if isinstance(value, np.ma.MaskedArray):
         if np.ma.is_masked(value):
@@ -90,7 +90,7 @@ def as_numpy(name: str, values: Any) -> NDArray[np.float64]:
 
 def as_table(name: str, values: Any) -> NDArray[np.float64]:
     """Return numbers of any kind, listed in any way, as a new float64 NumPy array."""
-    values = _unwrapped(name, values)
+    values = unwrapped(name, values)
     try:
         table = np.asarray(values)
         if table.dtype.kind not in "biufO":
@@ -104,10 +104,13 @@ def as_table(name: str, values: Any) -> NDArray[np.float64]:
 
 def as_labels(name: str, values: Any) -> NDArray[Any]:
     """Return labels or flags of any kind as a NumPy array."""
-    values = _unwrapped(name, values)
+    values = unwrapped(name, values)
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array: {error}; give rows of one length.") from error
 
 
 def as_mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -264,13 +264,13 @@ def conclude(
     )
 
 
-def refuse_level(level: str) -> None:
+def refuse_level(level: Any) -> None:
     """Raise ValueError unless this is a level."""
     if not isinstance(level, str) or level not in _LEVELS:
         raise ValueError(f"level is {level!r}; choose one of {', '.join(_LEVELS)}.")
 
 
-def refuse_confidence(confidence: float) -> None:
+def refuse_confidence(confidence: Any) -> None:
     """Raise ValueError unless this can be the level of an interval."""
     if not isinstance(confidence, int | float | np.floating) or not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; give a number between 0 and 1.")

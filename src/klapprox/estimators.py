@@ -502,7 +502,7 @@ def named(name: str) -> Estimator:
     return ESTIMATORS[name]
 
 
-def refuse_unknown(name: str, known: Iterable[str]) -> None:
+def refuse_unknown(name: Any, known: Iterable[str]) -> None:
     """Raise ValueError if no estimator has this name."""
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"estimator is {name!r}; choose one of {', '.join(known)}.")

@@ -20,6 +20,7 @@ from klapprox._arrays import (
     is_torch,
     seen,
     stop_gradient,
+    unwrapped,
 )
 from klapprox._kernels import expm1_minus_rounded
 from klapprox._tokens import How, Tokens, ratios, row_sums, token_credits
@@ -236,14 +237,16 @@ def weighted(values: Any, log_w: Any, *, detach: bool = False, check: bool = Tru
     """
     xp, values = as_floating("values", values)
     _check_kind_and_shape(xp, "log_w", log_w, values.shape, "values")
-    as_floating("log_w", log_w)
+    _, log_w = as_floating("log_w", log_w)
     weight = xp.exp(stop_gradient(log_w) if detach else log_w)
     if check and anywhere(xp, ~xp.isfinite(weight)):
         raise ValueError(
             "log_w is NaN, or so large that the weight overflows. Check that it scores the same "
             "samples, and draw new ones from the current policy."
         )
-    return weight * values
+    # An infinite value stays so where its weight underflows.
+    infinite = xp.isinf(values)
+    return xp.where(infinite, values, weight * xp.where(infinite, xp.zeros_like(values), values))
 
 
 def straight_through(value: Any, gradient_of: Any) -> Any:
@@ -277,8 +280,11 @@ def straight_through(value: Any, gradient_of: Any) -> Any:
     """
     xp, value = as_floating("value", value)
     _check_kind_and_shape(xp, "gradient_of", gradient_of, value.shape, "value")
-    # The bracket is exactly zero, but not its gradient.
-    return stop_gradient(value) + (gradient_of - stop_gradient(gradient_of))
+    _, gradient_of = as_floating("gradient_of", gradient_of)
+    # The bracket is exactly zero, but not its gradient; where it is infinite there is none.
+    infinite = xp.isinf(gradient_of)
+    finite = xp.where(infinite, xp.zeros_like(gradient_of), gradient_of)
+    return stop_gradient(value) + (finite - stop_gradient(finite))
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -299,15 +305,17 @@ def _positive(name: str, value: Any) -> float | None:
 
 
 def _check_arrays(xp: Any, arrays: dict[str, Any]) -> None:
-    """Refuse arrays whose kind, shape or dtype is wrong."""
+    """Refuse arrays whose kind, shape or dtype is wrong, and take them out of their wrappers."""
     shape = arrays["log_pi"].shape
     for name, values in arrays.items():
         if values is None and name != "log_ref":
             continue
         _check_kind_and_shape(xp, name, values, shape)
         if name != "mask":
-            as_floating(name, values)
-        elif values.dtype != xp.bool:
+            arrays[name] = as_floating(name, values)[1]
+        elif isinstance(values, np.ndarray):
+            arrays[name] = unwrapped(name, values)
+        if name == "mask" and values.dtype != xp.bool:
             raise TypeError(f"mask has dtype {values.dtype}; it must be Boolean: pass mask != 0.")
 
 

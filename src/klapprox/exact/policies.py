@@ -104,7 +104,7 @@ def expected_gradient(
     [0.25, -0.25]
     """
     refuse_unknown(estimator, ESTIMATORS)
-    if not isinstance(placement, str) or placement not in PLACEMENTS:
+    if f"{placement}" not in PLACEMENTS:  # whatever it is
         raise ValueError(f"placement is {placement!r}; choose one of {', '.join(PLACEMENTS)}.")
     policy = _law("policy", policy)
     reference = _law("reference", reference, policy.shape)

@@ -99,8 +99,10 @@ class MarkovPair:
         if not np.array_equal(self._q > 0, self._p > 0):
             raise ValueError("q and p have different supports; give both the same zeros.")
         if self.end is not None:
-            if not isinstance(self.end, int | np.integer) or not 0 <= self.end < self.size:
-                raise ValueError(f"end is {self.end}; tokens are numbered 0 to {self.size - 1}.")
+            end: Any = self.end
+            number = isinstance(end, int | np.integer) and not isinstance(end, bool)
+            if not number or not 0 <= self.end < self.size:
+                raise ValueError(f"end is {self.end!r}; tokens are numbered 0 to {self.size - 1}.")
             if not self.q[self.end, self.end] == self.p[self.end, self.end] == 1:
                 raise ValueError("end must stay forever: set q[end, end] = p[end, end] = 1.")
 
