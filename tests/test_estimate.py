@@ -13,7 +13,7 @@ from scipy import stats
 
 import klapprox as kl
 from klapprox.control_variates import coefficient, leave_one_out
-from klapprox.diagnostics import diagnose
+from klapprox.diagnostics import diagnose, tail_index, tail_index_of_log
 from klapprox.exact import families
 
 RNG = np.random.Generator(np.random.PCG64(50))
@@ -578,3 +578,29 @@ def test_the_bound_on_the_largest_ratio_is_a_probability(n, largest, bound):
         rounding=0.0, effective_size=2.0, k1_error=0.1, k3_error=0.1,
     )  # fmt: skip
     assert found.max_log_ratio_bound == pytest.approx(bound, rel=1e-14)
+
+
+@pytest.mark.parametrize("infinite", ["k1_error", "k3_error"])
+def test_errors_have_a_ratio_where_that_of_k1_is_finite(infinite):
+    errors = {"k1_error": 0.1, "k3_error": 0.2} | {infinite: math.inf}
+    found = diagnose(
+        n=5, mean_ratio=1.0, error=0.1, max_log_ratio=1.0, min_log_ratio=-4.0, zeros=0,
+        rounding=0.0, effective_size=2.0, **errors,
+    )  # fmt: skip
+    assert found.error_ratio == (None if infinite == "k1_error" else math.inf)
+
+
+def test_both_tail_indices_are_of_upper_tails_and_fitted_alike():
+    u = RNG.random(1000)
+    heavy = u**-0.5 + 1 + RNG.random(1000)
+    assert tail_index_of_log(-heavy) == pytest.approx(tail_index(np.log(heavy)), rel=1e-9)
+    assert tail_index_of_log(1 / u) < 0  # -log r is below -1: no tail where it would do harm
+
+
+def test_no_tail_is_fitted_where_r_is_zero_or_does_not_vary_or_draws_are_few():
+    some = RNG.standard_normal(100)
+    for index in (tail_index, tail_index_of_log):
+        assert index(some) is not None
+        assert index(some[:99]) is None
+        assert index(np.append(some, -np.inf)) is None
+        assert index(np.full(200, 0.3)) is None

@@ -236,3 +236,11 @@ def test_a_name_that_is_only_a_little_alike_is_ignored(tmp_path):
     rows = [row | {"logprob": 1, "logits": [], "grp": 0} for row in ROWS]
     data = read_log_probabilities(as_jsonl(rows, tmp_path / "scores.jsonl"))
     assert data.log_q.shape == (3, 3)
+
+
+def test_whole_numbers_are_scores_too(tmp_path):
+    draws = [{"log_q": -1, "log_p": -2}, {"log_q": -1, "log_p": -3}]
+    for rows in (draws, [{name: [value] for name, value in row.items()} for row in draws]):
+        data = read_log_probabilities(as_jsonl(rows, tmp_path / "scores.jsonl"))
+        assert data.log_q.dtype == data.log_p.dtype == np.float64
+        assert data.log_p.ravel().tolist() == [-2.0, -3.0]
