@@ -398,14 +398,10 @@ def test_topk_kl(arguments, mask):
 
 # --- Files ----------------------------------------------------------------------------------------
 
-JSON = st.recursive(
-    st.none() | st.booleans() | NUMBERS | st.integers() | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["log_q", "log_p", "group", "mask", "logq", "x"]), inner)
-    ),
-    max_leaves=6,
-)
+SIMPLE = st.none() | st.booleans() | NUMBERS | st.integers() | st.text(max_size=3)
+KEYS = st.sampled_from(["log_q", "log_p", "group", "mask", "logq", "x"])
+NESTED = st.lists(SIMPLE, max_size=3) | st.dictionaries(KEYS, SIMPLE, max_size=4)
+JSON = st.one_of(SIMPLE, NESTED, st.lists(NESTED, max_size=2), st.dictionaries(KEYS, NESTED))
 ROW = st.one_of(
     JSON,
     st.fixed_dictionaries(

@@ -17,6 +17,7 @@ from klapprox._arrays import (
     anywhere,
     array_namespace,
     as_floating,
+    as_scalar,
     is_torch,
     seen,
     stop_gradient,
@@ -246,7 +247,8 @@ def weighted(values: Any, log_w: Any, *, detach: bool = False, check: bool = Tru
         )
     # An infinite value stays so where its weight underflows.
     infinite = xp.isinf(values)
-    return xp.where(infinite, values, weight * xp.where(infinite, xp.zeros_like(values), values))
+    finite = xp.where(infinite, xp.zeros_like(values), values)
+    return as_scalar(xp.where(infinite, values, weight * finite))
 
 
 def straight_through(value: Any, gradient_of: Any) -> Any:
@@ -284,7 +286,7 @@ def straight_through(value: Any, gradient_of: Any) -> Any:
     # The bracket is exactly zero, but not its gradient; where it is infinite there is none.
     infinite = xp.isinf(gradient_of)
     finite = xp.where(infinite, xp.zeros_like(gradient_of), gradient_of)
-    return stop_gradient(value) + (finite - stop_gradient(finite))
+    return as_scalar(stop_gradient(value) + (finite - stop_gradient(finite)))
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
