@@ -13,7 +13,13 @@ from scipy import stats
 
 import klapprox as kl
 from klapprox.control_variates import coefficient, leave_one_out
-from klapprox.diagnostics import diagnose, tail_index, tail_index_of_log
+from klapprox.diagnostics import (
+    Diagnostics,
+    diagnose,
+    tail_index,
+    tail_index_of_log,
+    warnings_about,
+)
 from klapprox.exact import families
 
 RNG = np.random.Generator(np.random.PCG64(50))
@@ -604,3 +610,42 @@ def test_no_tail_is_fitted_where_r_is_zero_or_does_not_vary_or_draws_are_few():
         assert index(some[:99]) is None
         assert index(np.append(some, -np.inf)) is None
         assert index(np.full(200, 0.3)) is None
+
+
+def told(words, estimator="k3", value=1.0, groups=1000, **measured):
+    """Whether this is told of an estimate that has nothing else the matter with it."""
+    sound = {
+        "mean_ratio": 1.5, "mean_ratio_z": 0.0, "max_log_ratio": 1.0, "max_log_ratio_bound": 1.0,
+        "effective_size": 100.0, "pareto_k": None, "pareto_k_log": None, "error_ratio": None,
+        "weight_effective_size": None, "constant": False, "zeros": 0, "rounding": 0.0,
+    }  # fmt: skip
+    assert warnings_about(estimator, value, (0.5, 1.5), groups, Diagnostics(**sound)) == []
+    texts = warnings_about(estimator, value, (0.5, 1.5), groups, Diagnostics(**sound | measured))
+    return any(words in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "last_sound", "first_told"),
+    [
+        ("this has probability below", "max_log_ratio_bound", 1e-6, 9.9e-7),
+        ("standard errors from 1", "mean_ratio_z", 4.0, 4.1),
+        ("standard errors from 1", "mean_ratio_z", -4.0, -4.1),
+        ("The tail of r looks too heavy", "pareto_k", 0.5, 0.51),
+        ("The tail of -log r looks too heavy", "pareto_k_log", 0.5, 0.51),
+        ("k1 has the smaller standard error", "error_ratio", 1.0, 1.01),
+        ("A few draws carry the mean of r", "effective_size", 10.0, 9.9),
+        ("The importance weights have", "weight_effective_size", 10.0, 9.9),
+        # √(2/100) adds 1/100 to a value of 1.
+        ("Rounding of the log-probabilities", "rounding", math.sqrt(0.0199), math.sqrt(0.0202)),
+    ],
+)
+def test_a_warning_begins_where_its_words_and_the_documentation_say(
+    words, name, last_sound, first_told
+):
+    assert not told(words, **{name: last_sound})
+    assert told(words, **{name: first_told})
+
+
+def test_rounding_is_told_with_half_its_square():
+    assert told("of 0.3 and adds about 0.04 to k3", rounding=0.3)  # 0.045, to one digit
+    assert told("adds about 0.02 to k2", "k2", rounding=0.2)

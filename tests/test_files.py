@@ -233,7 +233,7 @@ def test_labels_of_a_table_stay_text(tmp_path):
 
 
 def test_a_name_that_is_only_a_little_alike_is_ignored(tmp_path):
-    rows = [row | {"logprob": 1, "logits": [], "grp": 0} for row in ROWS]
+    rows = [row | {"logprob": 1, "task": "sums"} for row in ROWS]  # no mask is given
     data = read_log_probabilities(as_jsonl(rows, tmp_path / "scores.jsonl"))
     assert data.log_q.shape == (3, 3)
 
