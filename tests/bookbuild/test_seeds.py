@@ -107,7 +107,8 @@ def test_an_assertion_that_holds_by_luck_is_named(chapter):
     assert {text: found.lucky(n) for text, n in by_text(found).items()} == {
         "'at most 1'": False,
         "'always 0'": True,
-    } | {"'no random number'": False} * ("'no random number'" in by_text(found))
+        "'no random number'": False,
+    }
 
 
 def test_its_own_seed_is_seed_0(chapter):
@@ -131,12 +132,12 @@ def test_tests_are_run_too(tmp_path):
     assert seeds.drawing_tests(tmp_path, [path]).nodes == ["test_small.py::test_mean"]
     small = seeds.drawing_tests(tmp_path, [path], ["test_by_luck"])
     assert small.nodes == ["test_small.py::test_mean", "test_small.py::test_by_luck"]
-    found = seeds.sweep(small, range(1, 21))
-    assert (found.seeds, found.stopped) == (20, {})
+    found = seeds.sweep(small, range(1, 9))
+    assert (found.seeds, found.stopped) == (8, {})
     assert [one.text for n, one in enumerate(found.assertions) if found.lucky(n)] == [
         "mean < 1 / 2 + 1 / 1000"
     ]
-    assert found.failed.total() in range(4, 17)  # the mean is 9
+    assert found.failed.total() in range(1, 8)  # the mean is 4
 
 
 @pytest.mark.parametrize(
