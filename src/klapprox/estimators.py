@@ -301,7 +301,7 @@ def k_lambda(log_r: Any, lam: float, *, check: bool = True) -> Any:
     True
     """
     _check_number("lam", "λ", lam)
-    if abs(lam) > 1e30:
+    if abs(float(lam)) > 1e30:
         raise ValueError(f"lam is {lam}; beyond 1e30 every value would be rounding or overflow.")
     xp, log_r = _checked(log_r, check)
     if lam == 0:
