@@ -378,12 +378,12 @@ def note_formal(tree: Any, proved: Mapping[str, Mapping[str, Any] | None]) -> No
             if last[label] is details and (entry := proved.get(label)):
                 theorem = entry["theorems"][0]
                 source = E.A(theorem["name"], {"href": proofs.address(theorem)})
-                more = E.A("more", {"href": f"../s/{label}.html#status"})
-                more.set("aria-label", f"More on the formal proof of {label}")
+                status = E.A("status", {"href": f"../s/{label}.html#status"})
+                status.set("aria-label", f"Status of {label}")
                 note = E.P(E.STRONG(entry["words"]), f": {entry['covers']} · ", E.CODE(source))
                 note.set("class", "formal")
                 note[-1].tail = " · "
-                note.append(more)
+                note.append(status)
                 details.addnext(note)
 
 

@@ -117,7 +117,7 @@ def test_a_formal_proof_is_noted_below_the_check():
     statement_pages.note_formal(tree, {"thm-a": FORMAL, "lem-b": None})
     (note,) = tree.xpath("//p[@class='formal']")
     assert note.getprevious().get("data-labels") == "thm-a"
-    assert pages.plain(note) == "formally proved in part: the sum · thm_a · more"
+    assert pages.plain(note) == "formally proved in part: the sum · thm_a · status"
     assert note.xpath(".//a/@href") == ["../proofs/A.html#line-7", "../s/thm-a.html#status"]
 
 
