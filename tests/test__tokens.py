@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from array_api_compat import numpy as xp
 
 import klapprox as kl
 from klapprox import _tokens
@@ -31,8 +32,8 @@ def credits_of(level, off_policy, max_weight=None, clamp=None, shape=LOG_PI.shap
     how = How(level, max_weight, clamp)
     log_pi, log_ref, log_old, mask = (z.reshape(shape) for z in (LOG_PI, LOG_REF, LOG_OLD, MASK))
     given = Tokens(log_pi, log_ref, log_old if off_policy else None, mask)
-    x, log_w, _ = ratios(np, how, given)
-    return token_credits(np, how, x, log_w, mask).reshape(LOG_PI.shape)
+    x, log_w, _ = ratios(xp, how, given)
+    return token_credits(xp, how, x, log_w, mask).reshape(LOG_PI.shape)
 
 
 @pytest.mark.parametrize("off_policy", [False, True])
@@ -58,26 +59,26 @@ def test_a_token_answers_for_its_own_k1_or_for_all_to_come(level, off_policy, bo
 @pytest.mark.parametrize("level", ["sequence", "token"])
 def test_the_evidence_is_the_weight_of_the_whole_row(level, max_weight, clamp):
     given = Tokens(LOG_PI, LOG_REF, LOG_OLD, MASK)
-    evidence = ratios(np, How(level, max_weight, clamp), given)[2]
+    evidence = ratios(xp, How(level, max_weight, clamp), given)[2]
     wanted = np.sum(np.where(MASK, LOG_PI - LOG_OLD, 0.0), axis=1)
     np.testing.assert_allclose(evidence, wanted, rtol=1e-13, atol=1e-15)
 
 
 def test_without_weights_the_evidence_is_nothing_but_what_a_clamp_hides():
     given = Tokens(LOG_PI, LOG_REF, None, MASK)
-    assert ratios(np, How("sequence", None, None), given)[2] is None
-    np.testing.assert_array_equal(ratios(np, How("sequence", None, 0.4), given)[2], np.zeros(4))
+    assert ratios(xp, How("sequence", None, None), given)[2] is None
+    np.testing.assert_array_equal(ratios(xp, How("sequence", None, 0.4), given)[2], np.zeros(4))
     given = Tokens(*(z if z is None else z.reshape(2, 2, 5) for z in given))
-    assert ratios(np, How("sequence", None, 0.4), given)[2].shape == (2, 2)
+    assert ratios(xp, How("sequence", None, 0.4), given)[2].shape == (2, 2)
     given = Tokens(LOG_PI, LOG_REF, None, MASK)
     infinite = given._replace(log_ref=np.where([[0, 0, 0, 0, 1]], -np.inf, LOG_REF))
     with np.errstate(invalid="ignore"):
-        hidden = ratios(np, How("sequence", None, 0.4), infinite)[2]
+        hidden = ratios(xp, How("sequence", None, 0.4), infinite)[2]
     assert np.isnan(hidden).tolist() == [True, False, True, False]
 
 
 def test_k1_of_the_tokens_is_that_of_the_estimators():
-    x, _, _ = ratios(np, How("token", None, None), Tokens(LOG_PI, LOG_REF, None, MASK))
+    x, _, _ = ratios(xp, How("token", None, None), Tokens(LOG_PI, LOG_REF, None, MASK))
     np.testing.assert_array_equal(kl.k1(x)[MASK], (LOG_PI - LOG_REF)[MASK])
 
 

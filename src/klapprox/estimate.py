@@ -266,8 +266,7 @@ def conclude(
 
 def refuse_level(level: Any) -> None:
     """Raise ValueError unless this is a level."""
-    if not isinstance(level, str) or level not in _LEVELS:
-        raise ValueError(f"level is {level!r}; choose one of {', '.join(_LEVELS)}.")
+    refuse_unknown(level, _LEVELS, "level")
 
 
 def refuse_confidence(confidence: Any) -> None:

@@ -502,10 +502,10 @@ def named(name: str) -> Estimator:
     return ESTIMATORS[name]
 
 
-def refuse_unknown(name: Any, known: Iterable[str]) -> None:
-    """Raise ValueError if no estimator has this name."""
+def refuse_unknown(name: Any, known: Iterable[str], what: str = "estimator") -> None:
+    """Raise ValueError if a name is none of those that are known."""
     if not isinstance(name, str) or name not in known:
-        raise ValueError(f"estimator is {name!r}; choose one of {', '.join(known)}.")
+        raise ValueError(f"{what} is {name!r}; choose one of {', '.join(known)}.")
 
 
 def _check_number(name: str, symbol: str, value: Any) -> None:

@@ -263,7 +263,7 @@ def straight_through(value: Any, gradient_of: Any) -> Any:
     Returns
     -------
     array
-        ``value``, with the gradient of ``gradient_of``.
+        ``value``, with the gradient of ``gradient_of``; where that is infinite, with none.
 
     Raises
     ------

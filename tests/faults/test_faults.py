@@ -40,6 +40,19 @@ def run(command, cwd, **environment):
     return result.returncode, result.stdout
 
 
+def twice_at_once(command, cwd):
+    """Run a command twice at the same time, both with success; return what each printed."""
+    both = [
+        subprocess.Popen(
+            command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    return said
+
+
 def write_book(folder):
     """Write a book of two pages."""
     folder.mkdir()
@@ -156,15 +169,7 @@ def test_book_and_test_at_once_make_one_environment(odd):
 
 
 def test_two_that_install_at_once_make_one_environment(odd):
-    command = ["make", f"PYTHON={sys.executable}", "book"]
-    both = [
-        subprocess.Popen(
-            command, cwd=odd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for _ in range(2)
-    ]
-    said = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    said = twice_at_once(["make", f"PYTHON={sys.executable}", "book"], odd)
     assert "".join(said).count("Creating the environment") == 1
     assert all("built" in one for one in said)
 
@@ -215,15 +220,7 @@ def test_a_changed_lock_without_a_network_says_so(odd, monkeypatch):
 def test_the_book_is_built_in_an_odd_folder_without_a_network_by_two_at_once(
     clone, without_network
 ):
-    command = [*without_network, "make", "--old-file=.venv/.ready", "book"]
-    both = [
-        subprocess.Popen(
-            command, cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for _ in range(2)
-    ]
-    said = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    said = twice_at_once([*without_network, "make", "--old-file=.venv/.ready", "book"], clone)
     assert "".join(said).count("waiting for its end") == 1
     assert "".join(said).count("Building the site.") == 1, "the second has nothing to do"
     made = files(clone / "_build/html")

@@ -104,8 +104,7 @@ def expected_gradient(
     [0.25, -0.25]
     """
     refuse_unknown(estimator, ESTIMATORS)
-    if f"{placement}" not in PLACEMENTS:  # whatever it is
-        raise ValueError(f"placement is {placement!r}; choose one of {', '.join(PLACEMENTS)}.")
+    refuse_unknown(placement, PLACEMENTS, "placement")
     policy = _law("policy", policy)
     reference = _law("reference", reference, policy.shape)
     sampler = policy if sampler is None else _law("sampler", sampler, policy.shape)
